@@ -1,0 +1,63 @@
+"""The aggregator of FedAvg and its kin: a weighted mean, folded as updates arrive."""
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+class WeightedMean:
+    r"""Running mean :math:`\sum_k n_k w_k / \sum_k n_k` of state_dicts.
+
+    One set of tensors is held, however many updates come. Each update moves
+    the mean towards it by its share of the weight so far,
+    :math:`m \leftarrow m + (w_k - m)\, n_k / \sum_{j \le k} n_j`, one fused
+    pass. The first update is copied: the mean of one is that one, bit for bit.
+
+    Floating point tensors are averaged, buffers (BN statistics) included.
+    Integer tensors (BN's ``num_batches_tracked``) stay integer: the greatest
+    value is kept.
+    """
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self._mean: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def add(self, tensors: Mapping[str, Tensor], weight: float) -> None:
+        """Fold one update into the mean.
+
+        Args:
+            tensors (Mapping[str, Tensor]): Read, never kept.
+            weight (float): :math:`n_k`, positive.
+
+        Raises:
+            ValueError: The weight is not positive.
+        """
+        if not weight > 0:
+            raise ValueError(f'the weight of an update must be positive, but is {weight}')
+        if not self._mean:
+            self._mean = {name: torch.empty_like(tensor) for name, tensor in tensors.items()}
+        self.total += weight
+        if self.total == weight:
+            torch._foreach_copy_(list(self._mean.values()), [tensors[name] for name in self._mean])
+            return
+        floating = [name for name, tensor in self._mean.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_([self._mean[name] for name in floating], [tensors[name] for name in floating],
+                             weight / self.total)
+        for name in self._mean.keys() - set(floating):
+            torch.maximum(self._mean[name], tensors[name], out=self._mean[name])
+
+    def take(self, reuse: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Hand out the mean and start anew.
+
+        Args:
+            reuse (dict[str, Tensor], optional): Tensors of the same names and
+                shapes, no longer needed, to hold the next mean.
+
+        Raises:
+            ValueError: Nothing was added.
+        """
+        if self.total == 0:
+            raise ValueError('there is no mean of no update')
+        mean, self._mean, self.total = self._mean, reuse or {}, 0.0
+        return mean

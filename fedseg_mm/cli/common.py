@@ -1,0 +1,95 @@
+"""What the command line tools share: configs, checks, one-sentence errors."""
+import argparse
+import os
+import os.path as osp
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mmengine.config import Config, DictAction
+
+from fedseg_mm.errors import FedSegError
+
+CFG_OPTIONS_HELP = ('override settings of the config, as key=value pairs; nested keys are joined by dots, lists are '
+                    'written key="[a,b]" or key=a,b')
+
+
+@contextmanager
+def one_sentence_errors(tool: str) -> Iterator[None]:
+    """Print what the user can mend as one sentence, and exit with 1."""
+    try:
+        yield
+    except FedSegError as error:
+        sys.exit(f'{tool}: {error}')
+    except KeyboardInterrupt:
+        print(f'\n{tool}: stopped; a training goes on from its last checkpoint with --resume', file=sys.stderr)
+        sys.exit(130)
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """MMSegmentation's arguments that training and testing share."""
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
+                        help='how processes were launched (default: none, one process)')
+    # torch.distributed.launch passes it
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """The config file with ``--cfg-options``, ``--launcher`` and ``--work-dir`` applied.
+
+    Raises:
+        FedSegError: The file is missing or no config.
+    """
+    if not osp.isfile(args.config):
+        raise FedSegError(f'there is no config file {args.config}')
+    try:
+        cfg = Config.fromfile(args.config)
+        cfg.merge_from_dict(args.cfg_options or {})
+    except FedSegError:
+        raise
+    except Exception as error:  # a config is code and may raise anything; the file must be named
+        raise FedSegError(f'the config {args.config} cannot be read: {type(error).__name__}: {error}') from error
+    cfg.launcher = args.launcher
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
+    return cfg
+
+
+def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
+    """Refuse a config whose data folders do not exist.
+
+    Args:
+        cfg (Config): The whole config.
+        loaders (tuple[str]): Its dataloaders to check.
+
+    Raises:
+        FedSegError: A folder or annotation file is missing; names it and the
+            config's key.
+    """
+    for loader in loaders:
+        if cfg.get(loader):
+            _check_dataset(cfg[loader].get('dataset', {}), f'{loader}.dataset')
+
+
+def _check_dataset(dataset: dict, key: str) -> None:
+    for i, part in enumerate(dataset.get('datasets', [])):
+        _check_dataset(part, f'{key}.datasets.{i}')
+    if isinstance(dataset.get('dataset'), dict):
+        _check_dataset(dataset['dataset'], f'{key}.dataset')
+    root = dataset.get('data_root') or ''
+    if '://' in root:
+        return  # a remote file backend
+    if root and not osp.isdir(root):
+        raise FedSegError(f'the data folder {root} does not exist: put or link the data set there, or set '
+                          f'{key}.data_root')
+    for name, prefix in (dataset.get('data_prefix') or {}).items():
+        folder = osp.join(root, prefix) if isinstance(prefix, str) else ''
+        if folder and not osp.isdir(folder):
+            raise FedSegError(f'the data folder {folder} does not exist ({key}.data_prefix.{name})')
+    ann_file = dataset.get('ann_file')
+    if ann_file and not osp.exists(osp.join(root, ann_file)):
+        raise FedSegError(f'the file {osp.join(root, ann_file)} does not exist ({key}.ann_file)')

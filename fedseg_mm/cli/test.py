@@ -1,0 +1,66 @@
+"""Evaluation of a checkpoint, federated or not."""
+import argparse
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from fedseg_mm.cli.common import add_common_arguments, check_data_folders, load_config, one_sentence_errors
+from fedseg_mm.errors import FedSegError
+
+EPILOG = """\
+examples:
+  mIoU              python tools/test.py CONFIG work_dirs/CONFIG/round_100.pth
+  painted images    python tools/test.py CONFIG CHECKPOINT --show-dir painted
+  label maps        python tools/test.py CONFIG CHECKPOINT --out predictions
+
+MMSegmentation's own tools/test.py gives the same figures."""
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='test', description='Evaluate a segmentor on the config\'s test images.', epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file of the training')
+    parser.add_argument('checkpoint', help='checkpoint file, e.g. work_dirs/CONFIG/round_100.pth')
+    parser.add_argument('--work-dir', help='where the figures are written as JSON (default: work_dirs/CONFIG_NAME)')
+    parser.add_argument('--out', help='folder for the predicted label maps, as PNG')
+    parser.add_argument('--show', action='store_true', help='show painted predictions in a window')
+    parser.add_argument('--show-dir', help='folder for painted predictions, below WORK_DIR/TIMESTAMP')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds for which --show shows an image')
+    parser.add_argument('--tta', action='store_true', help="test time augmentation, by the config's tta_pipeline")
+    add_common_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def paint_predictions(cfg: Config, args: argparse.Namespace) -> None:
+    """Turn on MMSegmentation's visualization hook."""
+    hook = cfg.get('default_hooks', {}).get('visualization')
+    if hook is None:
+        raise FedSegError("--show and --show-dir need default_hooks.visualization=dict(type='SegVisualizationHook')")
+    hook.update(draw=True, show=args.show, wait_time=args.wait_time)
+    if args.show_dir:
+        cfg.visualizer.save_dir = args.show_dir
+
+
+def use_tta(cfg: Config) -> None:
+    """Wrap the model and its pipeline for test time augmentation."""
+    for key in ('tta_model', 'tta_pipeline'):
+        if cfg.get(key) is None:
+            raise FedSegError(f'--tta needs `{key}` in the config')
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.model = dict(**cfg.tta_model, module=cfg.model)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    with one_sentence_errors('test'):
+        cfg = load_config(args)
+        check_data_folders(cfg, ('test_dataloader', ))
+        cfg.load_from = args.checkpoint
+        if args.show or args.show_dir:
+            paint_predictions(cfg, args)
+        if args.tta:
+            use_tta(cfg)
+        if args.out:
+            cfg.test_evaluator.update(output_dir=args.out, keep_results=True)
+        Runner.from_cfg(cfg).test()

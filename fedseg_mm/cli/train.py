@@ -1,0 +1,91 @@
+"""Federated training of an MMSegmentation model."""
+import argparse
+import logging
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from fedseg_mm.cli.common import add_common_arguments, check_data_folders, load_config, one_sentence_errors
+from fedseg_mm.engine import FederatedHook, FederatedTrainLoop
+from fedseg_mm.errors import FedSegError
+from fedseg_mm.registry import check_arguments
+
+EPILOG = """\
+examples:
+  train             python tools/fed_train.py configs/fedavg/unet_camvid_noniid1_backce.py
+  go on             python tools/fed_train.py CONFIG --resume
+  larger cohorts    python tools/fed_train.py CONFIG --cfg-options federated.clients_per_round=10
+  fewer rounds      python tools/fed_train.py CONFIG --cfg-options train_cfg.max_rounds=20
+  another seed      python tools/fed_train.py CONFIG --cfg-options randomness.seed=1
+  evaluate          python tools/test.py CONFIG work_dirs/CONFIG/round_100.pth
+
+The config's `federated = dict(...)` says who holds what (partitioner), how many clients train in a round
+(clients_per_round), for how long (local_epochs) and by which method (algorithm). Checkpoints (round_N.pth), the
+partition (partition.json) and logs are written to the work dir; vis_data/rounds.json holds one line per round with the
+cohort and each client's loss and time."""
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='fed_train', description='Train a segmentor federatedly.', epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file, e.g. configs/fedseg/deeplabv3_cityscapes_noniid1.py')
+    parser.add_argument('--work-dir', help='where checkpoints and logs go (default: work_dirs/CONFIG_NAME)')
+    parser.add_argument('--resume', action='store_true',
+                        help='go on from the latest checkpoint in the work dir; the result equals that of a run '
+                        'without the interruption')
+    parser.add_argument('--amp', action='store_true',
+                        help='mixed precision on a GPU: bfloat16 where the GPU has it, else float16')
+    add_common_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def use_amp(cfg: Config) -> None:
+    """Train in mixed precision, if there is a GPU."""
+    if not torch.cuda.is_available():
+        print_log('--amp needs a GPU and there is none: training in float32.', 'current', logging.WARNING)
+        return
+    if cfg.optim_wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise FedSegError(f'--amp cannot be combined with optim_wrapper.type={cfg.optim_wrapper.type}')
+    if torch.cuda.is_bf16_supported():
+        # no loss scaling: bfloat16 has float32's range, and a scaler skips some of a client's few steps
+        cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=dict(enabled=False))
+    else:
+        cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')
+
+
+def federate(cfg: Config) -> None:
+    """Put the config's ``federated`` section to work, in place.
+
+    Raises:
+        FedSegError: The section is missing or holds an unknown key.
+    """
+    federated = cfg.get('federated')
+    if federated is None:
+        raise FedSegError(f'{cfg.filename} has no `federated = dict(...)`: inherit one from '
+                          'configs/_base_/federated/, or write your own')
+    check_arguments(FederatedHook, federated, 'federated')
+    train_cfg = dict(cfg.get('train_cfg') or {})
+    if train_cfg.pop('type', None) != 'FederatedTrainLoop':
+        raise FedSegError("a federated config trains in rounds: set train_cfg = dict(type='FederatedTrainLoop', "
+                          'max_rounds=..., val_interval=...)')
+    check_arguments(FederatedTrainLoop, dict(runner=None, dataloader=None, **train_cfg), 'train_cfg')
+    own = ('FederatedHook', 'RoundProgressHook')
+    others = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') not in own]
+    cfg.custom_hooks = [dict(type='FederatedHook', **federated), dict(type='RoundProgressHook'), *others]
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    with one_sentence_errors('fed_train'):
+        cfg = load_config(args)
+        federate(cfg)
+        check_data_folders(cfg, ('train_dataloader', 'val_dataloader'))
+        if args.launcher != 'none':
+            raise FedSegError('training with a launcher is not built yet: leave out --launcher')
+        if args.amp:
+            use_amp(cfg)
+        cfg.resume = args.resume or cfg.get('resume', False)
+        Runner.from_cfg(cfg).train()

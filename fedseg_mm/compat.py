@@ -1,0 +1,199 @@
+"""What today's stack needs before MMSegmentation can be imported and used.
+
+Importing this module applies every fix that the installed stack needs; each
+one is a no-op where it is not needed. Nothing in site-packages is changed.
+"""
+import importlib.metadata
+import importlib.util
+import pickle
+import re
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from fedseg_mm.errors import FedSegError
+
+__all__ = ['history_to_lists', 'lists_to_history', 'load_weights_only']
+
+INSTALL_MMCV = ("install one of them: `pip install mmcv-lite==2.1.0` (no compiled ops, enough for nearly every "
+                'model) or `pip install mmcv==2.1.0` (with compiled ops)')
+
+
+# --- mmcv-lite has no compiled ops, but mmseg imports them ------------------
+class _MissingOps(ModuleType):
+    """Stands in for ``mmcv._ext``: every op exists and raises when called."""
+
+    def __getattr__(self, name: str):
+        if name.startswith('__'):
+            raise AttributeError(name)
+
+        def missing_op(*args, **kwargs):
+            raise FedSegError(f'the compiled op `{name}` is not part of mmcv-lite: use a model without it, or replace '
+                              'mmcv-lite by the full mmcv (`pip uninstall mmcv-lite`, `pip install mmcv==2.1.0`)')
+
+        return missing_op
+
+
+def _provide_mmcv_ops() -> None:
+    """mmseg imports ``mmcv.ops``; mmcv-lite has the Python half of it only."""
+    if importlib.util.find_spec('mmcv') is None:
+        raise ModuleNotFoundError(f'fedseg_mm needs mmcv-lite or mmcv, and neither is installed; {INSTALL_MMCV}')
+    if 'mmcv._ext' in sys.modules or importlib.util.find_spec('mmcv._ext') is not None:
+        return
+    ops = _MissingOps('mmcv._ext')
+    # Runner.wrap_model looks modules up with find_spec, which needs a spec
+    ops.__spec__ = ModuleSpec('mmcv._ext', None)
+    sys.modules['mmcv._ext'] = ops
+
+
+# --- `mmseg::` base configs need pkg_resources, gone from setuptools >= 82 --
+def _is_installed(package: str) -> bool:
+    try:
+        importlib.metadata.distribution(package)
+        return True
+    except importlib.metadata.PackageNotFoundError:
+        return importlib.util.find_spec(package) is not None
+
+
+def _get_installed_path(package: str) -> str:
+    # OpenMMLab's distributions and modules differ in name (mmsegmentation, mmseg): the module is what holds .mim
+    modules = [package]
+    try:
+        top_level = importlib.metadata.distribution(package).read_text('top_level.txt') or ''
+        modules = top_level.split() or modules
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    for module in modules:
+        spec = importlib.util.find_spec(module)
+        if spec is not None and spec.origin is not None:
+            return str(Path(spec.origin).parent)
+    raise ModuleNotFoundError(f'the package {package} is not installed')
+
+
+def _replace_pkg_resources() -> None:
+    """MMEngine resolves ``_base_ = 'mmseg::…'`` through pkg_resources."""
+    if importlib.util.find_spec('pkg_resources') is not None:
+        return
+    import mmengine.config.config
+    import mmengine.hub.hub
+    import mmengine.utils.package_utils
+    for module in (mmengine.utils, mmengine.utils.package_utils, mmengine.config.config, mmengine.hub.hub):
+        for name, function in (('is_installed', _is_installed), ('get_installed_path', _get_installed_path)):
+            if hasattr(module, name):
+                setattr(module, name, function)
+
+
+# --- checkpoints: weights only, always --------------------------------------
+def _history_method(obj, name):
+    """The only ``getattr`` that a checkpoint may ask for.
+
+    MMEngine pickles a HistoryBuffer with its statistics methods, which pickle
+    writes as ``getattr(HistoryBuffer, 'mean')``. The real getattr would open
+    every attribute of every allowed object to the file's author.
+    """
+    if obj is HistoryBuffer and name in ('min', 'max', 'current', 'mean'):
+        return getattr(obj, name)
+    raise pickle.UnpicklingError(f'getattr of {name!r} is not allowed in a checkpoint')
+
+
+def _safe_globals() -> list:
+    """What MMEngine's checkpoints hold besides tensors; all of it is data."""
+    from numpy._core import multiarray
+    safe = [
+        HistoryBuffer, np.ndarray, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType,
+        (_history_method, 'builtins.getattr')
+    ]
+    for namespace in ('numpy._core.multiarray', 'numpy.core.multiarray'):  # numpy 2 and numpy 1 files
+        safe += [(multiarray._reconstruct, f'{namespace}._reconstruct'), (multiarray.scalar, f'{namespace}.scalar')]
+    return safe
+
+
+def load_weights_only(filename: str, map_location=None) -> dict:
+    """Read a checkpoint without ever running code from it.
+
+    Files of MMEngine and of the model zoo load, metadata and log history
+    included. torch.load's ``weights_only`` stays on.
+
+    Args:
+        filename (str): Path of the checkpoint.
+        map_location: As for :func:`torch.load`.
+
+    Raises:
+        FedSegError: The file is missing, is no checkpoint, or asks for code.
+    """
+    path = Path(filename).expanduser()
+    if not path.is_file():
+        raise FedSegError(f'there is no checkpoint {filename}')
+    try:
+        with torch.serialization.safe_globals(_safe_globals()):
+            return torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        asked = re.search(r'GLOBAL ([\w.]+)', str(error))
+        if asked is not None:
+            raise FedSegError(f'the checkpoint {filename} is refused: it asks for `{asked[1]}`, which could run code; '
+                              'only weights are loaded (re-save it with weights and plain metadata)') from error
+        raise FedSegError(f'the checkpoint {filename} cannot be read: it is damaged, is no checkpoint, or carries '
+                          'code instead of weights') from error
+    except (EOFError, RuntimeError, OSError) as error:
+        raise FedSegError(f'the checkpoint {filename} cannot be read: it is damaged or cut off') from error
+
+
+def _load_url(url: str, model_dir=None, map_location=None, progress=True, **kwargs) -> dict:
+    """torch.hub's loader, which runs code from downloads by default."""
+    with torch.serialization.safe_globals(_safe_globals()):
+        kwargs['weights_only'] = True
+        return torch.hub.load_state_dict_from_url(url, model_dir, map_location, progress, **kwargs)
+
+
+def _load_checkpoints_safely() -> None:
+    """MMEngine reads local files and downloads through these two doors."""
+    import mmengine.runner.checkpoint
+
+    def load_from_local(filename, map_location):
+        return load_weights_only(filename, map_location)
+
+    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
+    mmengine.runner.checkpoint.load_url = _load_url
+
+
+def _plain(value):
+    """Numpy scalars and arrays as Python numbers and lists."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def history_to_lists(checkpoint: dict) -> None:
+    """Turn a checkpoint's log history into plain Python, in place.
+
+    What MMEngine puts into ``message_hub`` then loads with plain
+    ``torch.load(weights_only=True)`` on any machine, ours or not.
+    """
+    hub = checkpoint['message_hub']
+    hub['runtime_info'] = _plain(hub['runtime_info'])
+    for name, buffer in hub['log_scalars'].items():
+        values, counts = buffer.data
+        hub['log_scalars'][name] = dict(values=_plain(values), counts=_plain(counts), max_length=buffer.max_length)
+
+
+def lists_to_history(checkpoint: dict) -> None:
+    """Undo :func:`history_to_lists`, in place, where it was done."""
+    scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
+    for name, history in scalars.items():
+        if isinstance(history, dict):
+            scalars[name] = HistoryBuffer(history['values'], history['counts'], history['max_length'])
+
+
+_provide_mmcv_ops()
+_replace_pkg_resources()
+_load_checkpoints_safely()

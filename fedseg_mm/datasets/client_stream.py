@@ -1,0 +1,187 @@
+"""One data set and one pool of workers that serve all clients."""
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from torch import Generator
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from fedseg_mm.datasets.label_scan import plain_datasets
+from fedseg_mm.datasets.partition import Partition
+from fedseg_mm.datasets.unannotated import MaskUnannotated
+from fedseg_mm.errors import FedSegError
+from fedseg_mm.seeding import derive_seed, derived_generator, seeded
+
+
+class SampleKey(NamedTuple):
+    """What a worker needs to know to load one image for one client.
+
+    Args:
+        index (int): The image, as an index into the data set.
+        classes (tuple[int]): The client's annotated classes.
+        seed (int): Seed of the augmentations.
+    """
+    index: int
+    classes: tuple[int, ...]
+    seed: int
+
+
+class ClientDataset(Dataset):
+    """A data set as its clients see it: masked to their annotated classes.
+
+    The masking transform is put into the data set's own pipeline, right
+    before the last (packing) transform.
+
+    Args:
+        dataset (BaseDataset or ConcatDataset): MMSegmentation's data set.
+
+    Raises:
+        FedSegError: The pipeline mixes images, is empty, or void is not 255.
+    """
+
+    def __init__(self, dataset) -> None:
+        for part in plain_datasets(dataset):
+            transforms = part.pipeline.transforms
+            name = type(part).__name__
+            if not transforms:
+                raise FedSegError(f'the train pipeline of {name} is empty')
+            for transform in transforms:
+                if hasattr(transform, 'get_indices'):
+                    raise FedSegError(f'the transform {type(transform).__name__} of {name} mixes images and would pull '
+                                      "other clients' images into a client's training: remove it")
+            if getattr(part, 'ignore_index', 255) != 255:
+                raise FedSegError(f'{name} has ignore_index={part.ignore_index}, but void must be 255')
+            if not any(isinstance(transform, MaskUnannotated) for transform in transforms):
+                transforms.insert(len(transforms) - 1, MaskUnannotated())
+        self.dataset = dataset
+        self.metainfo = dataset.metainfo
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: SampleKey) -> dict:
+        part, index = self._part(key.index)
+        info = part.get_data_info(index)
+        info['annotated_classes'] = key.classes
+        try:
+            with seeded(key.seed):
+                sample = part.pipeline(info)
+        except Exception as error:
+            raise FedSegError(f'the image {info.get("img_path")} cannot be loaded: {error!r}') from error
+        if sample is None:
+            raise FedSegError(f'the train pipeline rejects the image {info.get("img_path")}')
+        return sample
+
+    def _part(self, index: int):
+        dataset = self.dataset
+        while hasattr(dataset, 'datasets'):  # ConcatDataset, perhaps of ConcatDatasets
+            place, index = dataset._get_ori_dataset_idx(index)
+            dataset = dataset.datasets[place]
+        return dataset, index
+
+
+class ClientBatchSampler(Sampler):
+    """Batches of the clients named in :attr:`plan`, one client after the other.
+
+    The order of a client's images and the seeds of their augmentations follow
+    from (seed, round, client, local epoch, position), and from nothing else.
+
+    A client with fewer images than a batch trains one smaller batch per local
+    epoch. Batches of one image are never made, because batch normalisation
+    cannot train on them: a client's only image is seen twice per local epoch,
+    with two augmentations, and a last batch of one image is dropped.
+
+    Args:
+        partition (Partition): Who holds which images.
+        batch_size (int): Images per batch.
+        local_epochs (int): Passes of a client over its images per round.
+        drop_last (bool): Whether to drop a last, smaller batch.
+    """
+    #: MMEngine's DistSamplerSeedHook looks for it; clients' batches need no set_epoch.
+    sampler = None
+
+    def __init__(self, partition: Partition, batch_size: int, local_epochs: int, drop_last: bool) -> None:
+        self.partition = partition
+        self.batch_size = batch_size
+        self.local_epochs = local_epochs
+        self.drop_last = drop_last
+        self.seed = 0
+        self.plan: Sequence[tuple[int, int]] = ()  # (round, client) pairs
+
+    def __len__(self) -> int:
+        """1: to MMEngine, a round is one iteration of the training loop."""
+        return 1
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        return self._batches(tuple(self.plan))
+
+    def _batches(self, plan) -> Iterator[list[SampleKey]]:
+        for round, client in plan:
+            for epoch in range(self.local_epochs):
+                yield from self._epoch_batches(round, client, epoch)
+
+    def _epoch_batches(self, round: int, client: int, epoch: int) -> Iterator[list[SampleKey]]:
+        shard = self.partition.clients[client]
+        order = derived_generator(self.seed, 'order', round, client, epoch).permutation(shard.indices).tolist()
+        if len(order) == 1 and self.batch_size > 1:
+            order = order * 2
+        keys = [
+            SampleKey(index, shard.classes, derive_seed(self.seed, 'sample', round, client, epoch, position))
+            for position, index in enumerate(order)
+        ]
+        for batch in range(self._epoch_length(client)):
+            yield keys[batch * self.batch_size:(batch + 1) * self.batch_size]
+
+    def _epoch_length(self, client: int) -> int:
+        images = len(self.partition.clients[client].indices)
+        whole, rest = divmod(images, self.batch_size)
+        keep_rest = whole == 0 or (rest > 1 and not self.drop_last)
+        return whole + int(rest > 0 and keep_rest)
+
+    def num_batches(self, client: int) -> int:
+        """Batches of one client in one round, over all its local epochs."""
+        return self.local_epochs * self._epoch_length(client)
+
+
+class ClientStream:
+    """Hands out the batches of any client, from one persistent loader.
+
+    Args:
+        dataset (ClientDataset): The images of all clients.
+        batch_sampler (ClientBatchSampler): Its batches.
+        num_workers (int): Processes that load images. Defaults to 0.
+        collate_fn (Callable): Joins samples to a batch.
+        loader_args: Further arguments of torch's DataLoader.
+    """
+
+    def __init__(self, dataset: ClientDataset, batch_sampler: ClientBatchSampler, num_workers: int,
+                 collate_fn: Callable, **loader_args) -> None:
+        self.batch_sampler = batch_sampler
+        self.loader = DataLoader(
+            dataset, batch_sampler=batch_sampler, num_workers=num_workers, collate_fn=collate_fn,
+            persistent_workers=num_workers > 0,
+            # its own generator: the loader draws from the global one otherwise, as often as it has workers
+            generator=Generator(), **loader_args)
+        self._planned: deque[tuple[int, int]] = deque()
+        self._iterator: Iterator = iter(())
+
+    def plan(self, round: int, clients: Sequence[int]) -> None:
+        """Announce the clients to come, so that workers load them ahead."""
+        self._planned = deque((round, client) for client in clients)
+        self.batch_sampler.plan = tuple(self._planned)
+        self._iterator = iter(self.loader)
+
+    def batches(self, round: int, client: int) -> Iterator:
+        """The batches of one client in one round.
+
+        Raises:
+            FedSegError: An image cannot be loaded; names the file.
+        """
+        if not self._planned or self._planned[0] != (round, client):
+            self.plan(round, [client])
+        self._planned.popleft()
+        for _ in range(self.batch_sampler.num_batches(client)):
+            try:
+                yield next(self._iterator)
+            except FedSegError as error:  # a worker's traceback is wrapped around the sentence
+                raise FedSegError(str(error).strip().rsplit('FedSegError: ', 1)[-1]) from None

@@ -1,0 +1,187 @@
+"""One look at every image and label before training: class counts and defects."""
+import hashlib
+import io
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from mmcv.transforms import LoadImageFromFile
+from mmengine import fileio
+from mmengine.dataset import BaseDataset, ConcatDataset
+from mmengine.logging import print_log
+from PIL import Image, UnidentifiedImageError
+from rich.progress import track
+from torch.utils.data import DataLoader, Dataset
+
+from fedseg_mm.datasets.unannotated import VOID
+from fedseg_mm.errors import FedSegError
+
+
+def plain_datasets(dataset) -> list[BaseDataset]:
+    """The data sets with a pipeline that ``dataset`` joins, in order.
+
+    Raises:
+        FedSegError: ``dataset`` wraps its images in a way that a client could
+            not be kept apart from the others.
+    """
+    if isinstance(dataset, ConcatDataset):
+        return [plain for part in dataset.datasets for plain in plain_datasets(part)]
+    if isinstance(dataset, BaseDataset):
+        return [dataset]
+    raise FedSegError(f'the data set wrapper {type(dataset).__name__} cannot be federated: it mixes or repeats images '
+                      'beyond the reach of a partition; use the data set itself, or ConcatDataset')
+
+
+def scan_labels(dataset, num_workers: int = 0, purpose: str = 'train') -> np.ndarray:
+    """Count the pixels of each class in each image, and find what cannot be trained on.
+
+    Labels pass through the data set's own loading (``reduce_zero_label``,
+    ``label_map``, any loading transform). The result is cached in the folder
+    ``$FEDSEG_CACHE`` (default ``~/.cache/fedseg_mm``) until a file changes.
+
+    Args:
+        dataset (BaseDataset or ConcatDataset): With labels.
+        num_workers (int): Processes that read files. Defaults to 0.
+        purpose (str): What the data set is for, for the progress bar.
+
+    Returns:
+        np.ndarray: int64 array of shape (images, classes).
+
+    Raises:
+        FedSegError: An image or label is missing or damaged, they differ in
+            size, or a label value is outside the classes; names the file.
+    """
+    dataset.full_init()
+    num_classes = len(dataset.metainfo['classes'])
+    cache = _cache_file(dataset)
+    counts = _read_cache(cache, (len(dataset), num_classes))
+    if counts is not None:
+        return counts
+
+    scan = _LabelScan(dataset, num_classes)
+    loader = DataLoader(scan, batch_size=8, num_workers=num_workers, collate_fn=list)
+    rows = (row for batch in loader for row in batch)
+    print_log(f'Checking {len(dataset)} {purpose} images and labels, once until a file changes.', 'current')
+    rows = track(rows, purpose, total=len(dataset), transient=True, disable=not sys.stdout.isatty())
+    counts = np.zeros((len(dataset), num_classes), np.int64)
+    for index, row in enumerate(rows):
+        if isinstance(row, str):
+            raise FedSegError(row)
+        counts[index] = row
+    _write_cache(cache, counts)
+    return counts
+
+
+class _LabelScan(Dataset):
+    """Class counts of one image, or the sentence that says what is wrong with it."""
+
+    def __init__(self, dataset, num_classes: int) -> None:
+        self.dataset = dataset
+        self.num_classes = num_classes
+        self.pipelines = [
+            list(_until_label(part.pipeline.transforms)) for part in plain_datasets(dataset) for _ in range(len(part))
+        ]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> np.ndarray | str:
+        info = self.dataset.get_data_info(index)
+        image, label = info.get('img_path'), info.get('seg_map_path')
+        try:
+            size = _image_size(image) if image is not None else None
+        except FileNotFoundError:
+            return f'the image {image} does not exist'
+        except UnidentifiedImageError:
+            return f'the image {image} is damaged: it is no image that can be read'
+        except (OSError, SyntaxError, ValueError) as error:
+            return f'the image {image} is damaged: {error}'
+        try:
+            for transform in self.pipelines[index]:
+                info = transform(info)
+                if 'gt_seg_map' in info:
+                    break
+            values = np.asarray(info['gt_seg_map'])
+        except FileNotFoundError:
+            return f'the label {label} of image {image} does not exist'
+        except UnidentifiedImageError:
+            return f'the label {label} is damaged: it is no image that can be read'
+        except Exception as error:  # a data set's own loading may raise anything; the file must be named
+            return f'the label {label} of image {image} cannot be loaded: {error!r}'
+        if values.ndim != 2:
+            return f'the label {label} has {values.ndim} dimensions, but must have one value per pixel'
+        if size is not None and values.shape != size:
+            return (f'the label {label} is {values.shape[1]}x{values.shape[0]} pixels, but its image {image} is '
+                    f'{size[1]}x{size[0]}')
+        counts = np.bincount(values.ravel(), minlength=256)
+        outside = np.flatnonzero(counts)
+        outside = outside[(outside >= self.num_classes) & (outside != VOID)]
+        if len(outside):
+            return (f'the label {label} holds the value {outside[0]}, but the {self.num_classes} classes are 0 to '
+                    f'{self.num_classes - 1}, and {VOID} is void')
+        return counts[:self.num_classes]
+
+
+def _until_label(transforms: list) -> Iterator:
+    """The transforms up to the one that loads labels, without those that read the image."""
+    for transform in transforms:
+        if not isinstance(transform, LoadImageFromFile):
+            yield transform
+        if getattr(transform, 'with_seg', False):
+            return
+
+
+def _image_size(path: str) -> tuple[int, int] | None:
+    """Decode the whole image, because a cut-off file shows only at its end."""
+    try:
+        with Image.open(io.BytesIO(fileio.get(path))) as image:
+            image.load()
+            return image.height, image.width
+    except UnidentifiedImageError:
+        if Path(path).suffix.lower() in Image.registered_extensions():
+            raise
+        return None  # a format that a special loader reads (.npy, .tif with many bands, …)
+
+
+def _cache_file(dataset) -> Path:
+    """The cache's place, named by a fingerprint of files and label loading."""
+    digest = hashlib.sha256()
+    for part in plain_datasets(dataset):
+        loading = [repr(transform) for transform in _until_label(part.pipeline.transforms)]
+        digest.update(repr((part.metainfo['classes'], part.metainfo.get('label_map'),
+                            part.metainfo.get('reduce_zero_label'), loading)).encode())
+        for index in range(len(part)):
+            info = part.get_data_info(index)
+            for path in (info.get('img_path'), info.get('seg_map_path')):
+                digest.update(f'{path} {_file_state(path)}\n'.encode())
+    folder = Path(os.environ.get('FEDSEG_CACHE', '~/.cache/fedseg_mm')).expanduser()
+    return folder / f'class_counts_{digest.hexdigest()[:24]}.npy'
+
+
+def _file_state(path: str | None) -> tuple[int, int] | None:
+    try:
+        state = os.stat(path)
+    except (OSError, TypeError, ValueError):
+        return None  # not a local file
+    return state.st_size, state.st_mtime_ns
+
+
+def _read_cache(cache: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    try:
+        counts = np.load(cache, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return counts if counts.shape == shape and counts.dtype == np.int64 else None
+
+
+def _write_cache(cache: Path, counts: np.ndarray) -> None:
+    unfinished = cache.with_name(f'{cache.stem}.{os.getpid()}.tmp')
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open('wb') as file:
+            np.save(file, counts, allow_pickle=False)
+        unfinished.replace(cache)
+    except OSError as error:
+        print_log(f'The class counts could not be cached ({error}); the next run scans the labels again.', 'current')

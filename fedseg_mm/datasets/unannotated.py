@@ -1,0 +1,30 @@
+"""Labels as a client sees them: other classes' pixels are unannotated."""
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmseg.registry import TRANSFORMS
+
+#: Label of a pixel whose class the client does not annotate.
+UNANNOTATED = 254
+#: Label of void and padding.
+VOID = 255
+
+
+@TRANSFORMS.register_module()
+class MaskUnannotated(BaseTransform):
+    """Label every pixel outside the client's annotated classes as unannotated (254).
+
+    Void (255) stays void. Federated training puts it right before the packing
+    transform, so that crops do not depend on what the client annotates.
+
+    Required keys: ``gt_seg_map`` (H, W); ``annotated_classes``, a sequence of
+    class indices. Without ``annotated_classes`` nothing is masked.
+    """
+
+    def transform(self, results: dict) -> dict:
+        classes = results.get('annotated_classes')
+        if classes is not None:
+            client_label = np.full(256, UNANNOTATED, np.uint8)
+            client_label[list(classes)] = classes
+            client_label[VOID] = VOID
+            results['gt_seg_map'] = client_label[results['gt_seg_map']]
+        return results

@@ -1,0 +1,173 @@
+"""The user's switch: makes a federation of an MMSegmentation data set."""
+import copy
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from mmengine.dataset import pseudo_collate
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import FUNCTIONS, HOOKS
+from mmseg.registry import DATASETS
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fedseg_mm.algorithms import FedAvg
+from fedseg_mm.compat import history_to_lists, lists_to_history
+from fedseg_mm.datasets import UNANNOTATED, ClientBatchSampler, ClientDataset, ClientStream, Partition, scan_labels
+from fedseg_mm.engine.client_sampler import ClientSampler
+from fedseg_mm.engine.local_trainer import LocalTrainer
+from fedseg_mm.engine.round_log import RoundLog
+from fedseg_mm.errors import FedSegError
+from fedseg_mm.registry import ALGORITHMS, PARTITIONERS, build, check_keys
+from fedseg_mm.structures import Broadcast, ClientUpdate
+
+#: Keys of ``train_dataloader`` that a federation takes over as they are.
+LOADER_KEYS = ('pin_memory', 'prefetch_factor', 'timeout', 'multiprocessing_context')
+#: Keys of ``train_dataloader`` that the clients' own sampling replaces.
+REPLACED_KEYS = ('sampler', 'batch_sampler', 'persistent_workers')
+
+
+@HOOKS.register_module()
+class FederatedHook(Hook):
+    """Partitions the training data by client and coordinates the rounds.
+
+    A config states it as ``federated = dict(...)``, which tools/fed_train.py
+    puts among the hooks; it may as well be listed in ``custom_hooks``.
+
+    Args:
+        partitioner (dict): Who holds what, e.g. ``dict(type='ClassPartitioner',
+            num_clients=22, classes_per_client=1)``.
+        clients_per_round (int): Size of a round's cohort.
+        local_epochs (int): Passes of a client over its images per round.
+            Defaults to 1.
+        algorithm (dict): The federated method. Defaults to FedAvg.
+
+    Raises:
+        FedSegError: A type, key or value cannot be used; names it.
+    """
+
+    def __init__(self, partitioner: dict, clients_per_round: int, local_epochs: int = 1,
+                 algorithm: dict | None = None) -> None:
+        for name, value in (('clients_per_round', clients_per_round), ('local_epochs', local_epochs)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise FedSegError(f'federated.{name} must be an integer of at least 1, but is {value!r}')
+        self.clients_per_round = clients_per_round
+        self.local_epochs = local_epochs
+        self.partitioner = build(PARTITIONERS, partitioner, 'federated.partitioner')
+        self.algorithm: FedAvg = build(ALGORITHMS, algorithm or dict(type='FedAvg'), 'federated.algorithm')
+        self._algorithm_state: dict | None = None
+        self.partition: Partition | None = None
+        self.stream: ClientStream | None = None
+
+    # --- before training ----------------------------------------------------
+    def setup(self, runner, dataloader: dict) -> None:
+        """Make the federation; called by FederatedTrainLoop, before the optimizer is built.
+
+        Args:
+            runner (Runner): MMEngine's runner.
+            dataloader (dict): The config's ``train_dataloader``.
+
+        Raises:
+            FedSegError: The data set, loader or model cannot be federated.
+        """
+        loader = copy.deepcopy(dict(dataloader))
+        check_keys(loader, {'dataset', 'batch_size', 'num_workers', 'collate_fn', 'drop_last', *LOADER_KEYS,
+                            *REPLACED_KEYS}, 'train_dataloader')
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        num_workers = loader.get('num_workers', 0)
+        dataset = DATASETS.build(loader['dataset'])
+        clients_view = ClientDataset(dataset)
+        self._check_model(model, dataset, loader['batch_size'])
+        counts = scan_labels(dataset, num_workers, 'train')
+        self.partition = self.partitioner.partition(counts)
+        self.sampler = ClientSampler(len(self.partition), self.clients_per_round)
+        self.partition.save(Path(runner.work_dir) / 'partition.json')
+        self._report(runner, counts.shape[0])
+
+        batch_sampler = ClientBatchSampler(self.partition, loader['batch_size'], self.local_epochs,
+                                           loader.get('drop_last', True))
+        collate = dict(loader.get('collate_fn', dict(type=pseudo_collate)))
+        collate_type = collate.pop('type')
+        collate_fn = FUNCTIONS.get(collate_type) if isinstance(collate_type, str) else collate_type
+        self.stream = ClientStream(clients_view, batch_sampler, num_workers, partial(collate_fn, **collate),
+                                   **{key: loader[key] for key in LOADER_KEYS if key in loader})
+        self.algorithm.setup_model(model)
+
+    @staticmethod
+    def _check_model(model: nn.Module, dataset, batch_size: int) -> None:
+        classes = len(dataset.metainfo['classes'])
+        if classes > UNANNOTATED:
+            raise FedSegError(f'the data set has {classes} classes, but at most {UNANNOTATED} fit beside the labels '
+                              'for unannotated and void pixels')
+        for name, module in model.named_modules():
+            if name.startswith(('decode_head', 'auxiliary_head')) and hasattr(module, 'conv_seg') and getattr(
+                    module, 'num_classes', classes) != classes:
+                raise FedSegError(f'model.{name} has num_classes={module.num_classes}, but the data set has {classes} '
+                                  f'classes: set model.{name}.num_classes={classes}')
+        if batch_size < 2 and any(isinstance(module, _BatchNorm) for module in model.modules()):
+            raise FedSegError('batch normalisation cannot train on batches of one image: set '
+                              'train_dataloader.batch_size to at least 2, or use another norm_cfg, such as GN')
+
+    def _report(self, runner, num_images: int) -> None:
+        sizes = [len(shard.indices) for shard in self.partition.clients]
+        runner.logger.info(
+            f'Partition {self.partition.hash[:12]}: {len(sizes)} clients with {min(sizes)} to {max(sizes)} images, '
+            f'{sum(sizes)} in all; manifest in {Path(runner.work_dir) / "partition.json"}')
+        if sum(sizes) < num_images:
+            runner.logger.warning(f'{num_images - sum(sizes)} images show no class at all and belong to no client.')
+        if 1 in sizes:
+            runner.logger.warning(f'{sizes.count(1)} clients hold one image: they see it twice per local epoch, with '
+                                  'two augmentations, because batch normalisation cannot train on one image.')
+
+    def before_run(self, runner) -> None:
+        """Check the evaluation's files too, before hours of training."""
+        if self.stream is not None and runner.val_loop is not None:
+            scan_labels(runner.val_dataloader.dataset, runner.val_dataloader.num_workers, 'evaluation')
+
+    def before_train(self, runner) -> None:
+        """Start from the weights that were initialised, loaded or resumed."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self.algorithm.start(model)
+        if self._algorithm_state is not None:
+            self.algorithm.load_state_dict(self._algorithm_state)
+        self.trainer = LocalTrainer(model, runner.optim_wrapper, self.stream, runner.seed)
+
+    # --- rounds -------------------------------------------------------------
+    def before_round(self, runner, cohort: Sequence[int], broadcast: Broadcast) -> None:
+        self.log = RoundLog(runner.epoch, list(cohort), broadcast)
+
+    def before_client(self, runner, client: int) -> None:
+        self.log.start_client()
+
+    def after_client(self, runner, update: ClientUpdate) -> None:
+        self.log.add(update)
+        if not update.is_finite:
+            runner.logger.warning(f'Round {runner.epoch + 1}: the update of client {update.client} holds NaN or '
+                                  'infinite values and is left out.')
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        runner.logger.info(self.log.sentence())
+        self.log.write(Path(runner.log_dir) / 'vis_data' / 'rounds.json', runner.message_hub.get_info('eta', None))
+        runner.visualizer.add_scalars(self.log.flat(), step=runner.epoch + 1)
+
+    # --- checkpoints --------------------------------------------------------
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Add the federation's state, and leave nothing that needs code to load."""
+        checkpoint['federated'] = dict(partition=self.partition.hash, algorithm=self.algorithm.state_dict())
+        history_to_lists(checkpoint)
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Take the federation's state up again, if the run is resumed."""
+        lists_to_history(checkpoint)
+        state = checkpoint.get('federated')
+        if self.stream is None or not runner._resume:
+            return
+        if state is None:
+            raise FedSegError('the checkpoint to resume is not of a federated run: start from it with '
+                              '`load_from=CHECKPOINT` instead of --resume')
+        if state['partition'] != self.partition.hash:
+            raise FedSegError(f'the checkpoint was trained on the partition {state["partition"][:12]}, but this run '
+                              f'has {self.partition.hash[:12]}: resume with the data and partitioner of the first run')
+        self._algorithm_state = state['algorithm']

@@ -1,0 +1,71 @@
+"""A training loop whose epochs are federated rounds."""
+from mmengine.registry import LOOPS
+from mmengine.runner import EpochBasedTrainLoop
+
+from fedseg_mm.engine.federated_hook import FederatedHook
+from fedseg_mm.errors import FedSegError
+
+
+@LOOPS.register_module()
+class FederatedTrainLoop(EpochBasedTrainLoop):
+    """Trains in federated rounds: ``train_cfg=dict(type='FederatedTrainLoop', …)``.
+
+    To MMEngine a round is one epoch of one iteration, on the global model.
+    Its own hooks thus work as they are: checkpoints, ``save_best``, schedules
+    by epoch or iteration, EMA, validation and resume all count rounds. Hooks
+    may further implement ``before_round``, ``before_client``,
+    ``after_client`` and ``after_round``.
+
+    Args:
+        runner (Runner): With a :class:`FederatedHook` among its hooks.
+        dataloader (dict): The config's ``train_dataloader``; its ``sampler``
+            gives way to the clients'.
+        max_rounds (int): Rounds to train.
+        val_begin (int): First round to evaluate after. Defaults to 1.
+        val_interval (int): Rounds between evaluations. Defaults to 1.
+        dynamic_intervals (list[tuple[int, int]], optional): As in MMEngine.
+
+    Raises:
+        FedSegError: There is no FederatedHook, or no round to train.
+    """
+
+    def __init__(self, runner, dataloader: dict, max_rounds: int, val_begin: int = 1, val_interval: int = 1,
+                 dynamic_intervals: list[tuple[int, int]] | None = None) -> None:
+        hooks = [hook for hook in runner.hooks if isinstance(hook, FederatedHook)]
+        if len(hooks) != 1:
+            raise FedSegError('FederatedTrainLoop needs one FederatedHook: train with tools/fed_train.py, which makes '
+                              'it of `federated = dict(...)`, or list it in `custom_hooks`')
+        if max_rounds < 1:
+            raise FedSegError(f'max_rounds must be at least 1, but is {max_rounds}')
+        self.federation = hooks[0]
+        self.federation.setup(runner, dataloader)
+        super().__init__(runner, self.federation.stream.loader, max_rounds, val_begin, val_interval,
+                         dynamic_intervals)
+
+    def run_epoch(self) -> None:
+        """One round: broadcast, train the cohort, average."""
+        runner, federation = self.runner, self.federation
+        algorithm, trainer = federation.algorithm, federation.trainer
+        runner.call_hook('before_train_epoch')
+        runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=None)
+        cohort = federation.sampler.cohort(runner.seed, self._epoch)
+        broadcast = algorithm.broadcast(self._epoch)
+        federation.stream.plan(self._epoch, cohort)
+        runner.call_hook('before_round', cohort=cohort, broadcast=broadcast)
+        for client in cohort:
+            runner.call_hook('before_client', client=client)
+            update = trainer.fit(client, broadcast)
+            if update.is_finite:
+                algorithm.receive(update)
+            runner.call_hook('after_client', update=update)
+            del update  # its tensors are the model's, which the next client overwrites
+        if not federation.log.used:
+            raise FedSegError(f'round {self._epoch + 1}: no client of the cohort {cohort} sent a finite update; lower '
+                              'the learning rate or clip gradients (optim_wrapper.clip_grad), and go on from the last '
+                              'checkpoint with --resume')
+        algorithm.step(federation.trainer.model)
+        runner.call_hook('after_round')
+        runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=None, outputs=federation.log.scalars())
+        self._iter += 1
+        runner.call_hook('after_train_epoch')
+        self._epoch += 1

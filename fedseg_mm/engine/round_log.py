@@ -1,0 +1,71 @@
+"""What is written down about a round."""
+import json
+import time
+from pathlib import Path
+
+from fedseg_mm.structures import Broadcast, ClientUpdate
+
+
+class RoundLog:
+    """Collects one round: the cohort, each client's loss and time, bytes.
+
+    Times are seconds of wall clock; bytes are those of the messages as a
+    federation over a network would send them.
+    """
+
+    def __init__(self, round: int, cohort: list[int], broadcast: Broadcast) -> None:
+        self.round = round
+        self.cohort = cohort
+        self.bytes_down = len(cohort) * broadcast.num_bytes
+        self.bytes_up = 0
+        self.clients: list[dict] = []
+        self._start = self._client_start = time.perf_counter()
+
+    def start_client(self) -> None:
+        self._client_start = time.perf_counter()
+
+    def add(self, update: ClientUpdate) -> None:
+        self.bytes_up += update.num_bytes
+        self.clients.append(
+            dict(client=update.client, images=update.num_images, steps=update.num_steps,
+                 time=round(time.perf_counter() - self._client_start, 4), used=update.is_finite, **update.metrics))
+
+    @property
+    def used(self) -> list[dict]:
+        """The clients whose update went into the global model."""
+        return [client for client in self.clients if client['used']]
+
+    @property
+    def images(self) -> int:
+        return sum(client['images'] for client in self.used)
+
+    def scalars(self) -> dict[str, float]:
+        """Means over the clients, weighted by images, for MMEngine's log."""
+        names = [name for name in self.used[0] if name not in ('client', 'images', 'steps', 'time', 'used')]
+        return {
+            name: sum(client['images'] * client[name] for client in self.used) / self.images
+            for name in names if all(name in client for client in self.used)
+        }
+
+    def flat(self) -> dict[str, float]:
+        """The round's and each client's figures, for MMEngine's visualizer (TensorBoard, …)."""
+        figures = {'round/images': self.images, 'round/bytes_down': self.bytes_down, 'round/bytes_up': self.bytes_up}
+        for client in self.clients:
+            figures[f'client/{client["client"]}/loss'] = client['loss']
+            figures[f'client/{client["client"]}/time'] = client['time']
+        return figures
+
+    def sentence(self) -> str:
+        """The console's line."""
+        clients = ', '.join(f'{client["client"]} ({client["loss"]:.3f}, {client["time"]:.1f} s)'
+                            for client in self.clients)
+        return (f'Round {self.round + 1}: clients (loss, time) {clients}; {self.images} images, '
+                f'{self.bytes_down / 1e6:.1f} MB down, {self.bytes_up / 1e6:.1f} MB up')
+
+    def write(self, path: Path, eta: float | None) -> None:
+        """Append the round as one line of JSON."""
+        line = dict(round=self.round + 1, cohort=self.cohort, time=round(time.perf_counter() - self._start, 4),
+                    eta=eta, images=self.images, bytes_down=self.bytes_down, bytes_up=self.bytes_up,
+                    clients=self.clients)
+        with path.open('a', encoding='utf-8') as file:
+            file.write(json.dumps(line) + '\n')

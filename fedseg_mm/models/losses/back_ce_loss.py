@@ -1,0 +1,180 @@
+"""BackCE: cross-entropy that knows that unannotated pixels are some other class."""
+from collections.abc import Sequence
+
+import torch
+import torch.nn as nn
+from mmseg.models.losses.utils import get_class_weight
+from mmseg.registry import MODELS
+from torch import Tensor
+
+from fedseg_mm.datasets.unannotated import UNANNOTATED
+
+
+def back_ce(logits: Tensor, label: Tensor, annotated: Tensor | None = None, unannotated: Tensor | None = None,
+            ignore_index: int = 255) -> tuple[Tensor, Tensor]:
+    r"""BackCE of every pixel (FedSeg, Miao et al., CVPR 2023, :math:`L_{backce}`).
+
+    .. math::
+        L_j = \begin{cases}
+            \log\sum_k e^{z_k} - \log e^{z_y} & \text{annotated pixel} \\
+            \log\sum_k e^{z_k} - \log\sum_{k \notin C_i} e^{z_k} & \text{unannotated pixel}
+        \end{cases}
+
+    Computed in log space and at least in float32: the probability of the
+    absent classes underflows in low precision. Where all classes are
+    annotated, unannotated pixels do not count.
+
+    Args:
+        logits (Tensor): Scores z of shape (N, C, H, W).
+        label (Tensor): Labels of shape (N, H, W); 254, and every class that
+            is not annotated, is an unannotated pixel.
+        annotated (Tensor, optional): Which classes are annotated
+            (:math:`C_i`), bool (C,), not all True. Defaults to None: all are.
+        unannotated (Tensor, optional): Further unannotated pixels, whatever
+            their label, bool (N, H, W).
+        ignore_index (int): Label that does not count. Defaults to 255.
+
+    Returns:
+        tuple[Tensor, Tensor]: The loss (N, H, W), 0 where a pixel does not
+        count, and which pixels count, bool (N, H, W).
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    void = label == ignore_index
+    hidden = label == UNANNOTATED
+    if unannotated is not None:
+        void = void & ~unannotated
+        hidden = hidden | unannotated
+    shown = label.masked_fill(hidden | void, 0)
+    log_total = logits.logsumexp(1)
+    log_chosen = logits.gather(1, shown.unsqueeze(1)).squeeze(1)
+    if annotated is None:
+        counted = ~(void | hidden)
+    else:
+        counted = ~void
+        hidden = hidden | (~annotated[shown] & counted)
+        log_absent = logits.masked_fill(annotated.view(1, -1, 1, 1), -torch.inf).logsumexp(1)
+        log_chosen = torch.where(hidden, log_absent, log_chosen)
+    return (log_total - log_chosen).masked_fill(~counted, 0), counted
+
+
+@MODELS.register_module()
+class BackCELoss(nn.Module):
+    """BackCE, for any decode head: ``loss_decode=dict(type='BackCELoss')``.
+
+    See :func:`back_ce` for the equation. The mean is taken over the pixels
+    that are not void. While a federated client trains, the local trainer
+    names its classes (:meth:`set_annotated_classes`) and its unannotated
+    pixels (:meth:`set_unannotated`); used elsewhere, a label of 254 is an
+    unannotated pixel, and all classes are annotated until told otherwise.
+
+    Args:
+        loss_weight (float): Factor of this loss. Defaults to 1.0.
+        class_weight (list[float] or str, optional): Factor of each class, or
+            a file with it; an unannotated pixel has the mean factor of the
+            classes that it may be. Defaults to None.
+        void_as_background (bool): Count void and padding as unannotated, as
+            the authors' code did. Defaults to False.
+        reduction (str): 'none', 'mean' or 'sum'. Defaults to 'mean'.
+        loss_name (str): Name in the log; with the prefix 'loss_' it is part
+            of the backward graph. Defaults to 'loss_back_ce'.
+    """
+
+    def __init__(self, loss_weight: float = 1.0, class_weight: Sequence[float] | str | None = None,
+                 void_as_background: bool = False, reduction: str = 'mean', loss_name: str = 'loss_back_ce') -> None:
+        super().__init__()
+        if reduction not in ('none', 'mean', 'sum'):
+            raise ValueError(f"reduction must be 'none', 'mean' or 'sum', but is {reduction!r}")
+        self.loss_weight = loss_weight
+        self.class_weight = get_class_weight(class_weight)
+        self.void_as_background = void_as_background
+        self.reduction = reduction
+        self._loss_name = loss_name
+        self._classes: tuple[int, ...] | None = None
+        self._annotated: Tensor | None = None
+        self._unannotated: Tensor | None = None
+
+    @property
+    def loss_name(self) -> str:
+        return self._loss_name
+
+    def set_annotated_classes(self, classes: Sequence[int] | None) -> None:
+        """Name the classes :math:`C_i` that the labels to come annotate; None for all."""
+        self._classes = None if classes is None else tuple(sorted({int(c) for c in classes}))
+        self._annotated = None
+
+    def set_unannotated(self, mask: Tensor | None) -> None:
+        """Name the unannotated pixels of the next batch, bool (N, H, W); None for those labelled 254."""
+        self._unannotated = mask
+
+    def forward(self, cls_score: Tensor, label: Tensor, weight: Tensor | None = None,
+                avg_factor: float | None = None, reduction_override: str | None = None,
+                ignore_index: int = 255, **kwargs) -> Tensor:
+        """Forward function.
+
+        Args:
+            cls_score (Tensor): Logits of shape (N, C, H, W).
+            label (Tensor): Labels of shape (N, H, W).
+            weight (Tensor, optional): Factor of each pixel, (N, H, W).
+            avg_factor (float, optional): Divisor of the mean, instead of the
+                number (or total class weight) of the pixels that count.
+            reduction_override (str, optional): Instead of ``reduction``.
+            ignore_index (int): Label of void. Defaults to 255.
+
+        Returns:
+            Tensor: The loss, a scalar unless the reduction is 'none'.
+
+        Raises:
+            ValueError: A named class is not one of the C classes, or the mask
+                of unannotated pixels does not fit the labels.
+        """
+        reduction = reduction_override or self.reduction
+        annotated = self._annotated_mask(cls_score)
+        unannotated = self._unannotated
+        if unannotated is not None and unannotated.shape != label.shape:
+            raise ValueError(f'the unannotated pixels have shape {tuple(unannotated.shape)}, but the labels '
+                             f'{tuple(label.shape)}')
+        if self.void_as_background:
+            void = label == ignore_index
+            unannotated = void if unannotated is None else unannotated | void
+        loss, counted = back_ce(cls_score, label, annotated, unannotated, ignore_index)
+
+        factors = counted.to(loss.dtype)
+        if self.class_weight is not None:
+            factors = factors * self._pixel_factors(loss, label, annotated, unannotated)
+            loss = loss * factors
+        if weight is not None:
+            loss = loss * weight.to(loss.dtype)
+        if reduction == 'none':
+            return self.loss_weight * loss
+        if reduction == 'sum':
+            return self.loss_weight * loss.sum()
+        if avg_factor is None:
+            # above zero, so that a batch without a pixel that counts gives a differentiable zero
+            avg_factor = factors.sum().clamp(min=torch.finfo(factors.dtype).tiny)
+        return self.loss_weight * loss.sum() / avg_factor
+
+    def _annotated_mask(self, logits: Tensor) -> Tensor | None:
+        """Which classes are annotated, bool (C,) on the logits' device; None for all."""
+        num_classes = logits.shape[1]
+        if self._classes is None or len(self._classes) == num_classes:
+            return None
+        if self._annotated is None or self._annotated.device != logits.device:
+            if not all(0 <= c < num_classes for c in self._classes):
+                raise ValueError(f'the annotated classes {self._classes} are not all among the {num_classes} classes')
+            mask = torch.zeros(num_classes, dtype=torch.bool)
+            mask[list(self._classes)] = True
+            self._annotated = mask.to(logits.device)
+        return self._annotated
+
+    def _pixel_factors(self, loss: Tensor, label: Tensor, annotated: Tensor | None,
+                       unannotated: Tensor | None) -> Tensor:
+        """Each pixel's class weight, (N, H, W)."""
+        by_label = loss.new_zeros(256)
+        by_label[:len(self.class_weight)] = loss.new_tensor(self.class_weight)
+        if annotated is not None:
+            absent = torch.nonzero(~annotated).squeeze(1)
+            mean_absent = by_label[absent].mean()
+            by_label[absent] = mean_absent
+            by_label[UNANNOTATED] = mean_absent
+        factors = by_label[label]
+        return factors if unannotated is None else torch.where(unannotated, by_label[UNANNOTATED], factors)

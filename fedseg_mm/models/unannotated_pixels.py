@@ -1,0 +1,35 @@
+"""Only BackCE is told which pixels are unannotated; all else sees void."""
+import torch
+from torch import nn
+
+from fedseg_mm.datasets.unannotated import UNANNOTATED, VOID
+from fedseg_mm.models.losses.back_ce_loss import BackCELoss
+
+
+def hide_unannotated_pixels(model: nn.Module):
+    """Have a segmentor turn label 254 into 255 before its heads see it.
+
+    Other losses, OHEM samplers and the accuracy would take 254 for a class or
+    fail on it. The model's BackCE losses are given the pixels as a mask.
+
+    Args:
+        model (nn.Module): An MMSegmentation segmentor.
+
+    Returns:
+        RemovableHandle: Its ``remove()`` undoes this.
+    """
+    losses = [module for module in model.modules() if isinstance(module, BackCELoss)]
+
+    def hide(module, args, kwargs):
+        mode = kwargs.get('mode', args[2] if len(args) > 2 else 'tensor')
+        samples = kwargs.get('data_samples', args[1] if len(args) > 1 else None)
+        if mode != 'loss' or not samples:
+            return
+        labels = torch.cat([sample.gt_sem_seg.data for sample in samples])
+        unannotated = labels == UNANNOTATED
+        for sample, mask in zip(samples, unannotated):
+            sample.gt_sem_seg.data = sample.gt_sem_seg.data.masked_fill(mask, VOID)
+        for loss in losses:
+            loss.set_unannotated(unannotated)
+
+    return model.register_forward_pre_hook(hide, with_kwargs=True)

@@ -1,0 +1,66 @@
+"""Registries of what a federated config builds, and a forgiving builder."""
+import difflib
+import inspect
+from collections.abc import Iterable
+
+from mmengine.registry import Registry
+
+from fedseg_mm.errors import FedSegError
+
+#: Federated methods: both halves, client side and server side.
+ALGORITHMS = Registry('algorithm', locations=['fedseg_mm.algorithms'])
+#: Who holds which images and which classes they annotate.
+PARTITIONERS = Registry('partitioner', locations=['fedseg_mm.datasets'])
+
+
+def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Refuse an unknown key and name the nearest known one.
+
+    Raises:
+        FedSegError: A key of ``given`` is not in ``known``.
+    """
+    known = sorted(known)
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+            hint = f'did you mean `{near[0]}`?' if near else f'known keys are {", ".join(known)}'
+            raise FedSegError(f'unknown key `{key}` in {where}: {hint}')
+
+
+def check_arguments(cls: type, arguments: dict, where: str) -> None:
+    """Refuse arguments that ``cls`` does not take or lacks.
+
+    Raises:
+        FedSegError: An argument is unknown or a required one is missing.
+    """
+    parameters = inspect.signature(cls).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        check_keys(arguments, parameters, where)
+    missing = [
+        name for name, p in parameters.items()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and name not in arguments
+    ]
+    if missing:
+        raise FedSegError(f'{where} needs `{missing[0]}`, which is not given')
+
+
+def build(registry: Registry, cfg: dict, where: str):
+    """Build ``cfg`` and tell a wrong type or key in one sentence.
+
+    Args:
+        registry (Registry): Where ``cfg['type']`` is registered.
+        cfg (dict): A config with a ``type``.
+        where (str): The config's key, for the message.
+
+    Raises:
+        FedSegError: The type or one of the keys is unknown.
+    """
+    if not isinstance(cfg, dict) or 'type' not in cfg:
+        raise FedSegError(f'{where} must be a dict with a `type`, but is {cfg!r}')
+    cls = registry.get(cfg['type']) if isinstance(cfg['type'], str) else cfg['type']
+    if cls is None:
+        near = difflib.get_close_matches(cfg['type'], registry.module_dict, n=1, cutoff=0.4)
+        hint = f'did you mean `{near[0]}`?' if near else f'known types are {", ".join(sorted(registry.module_dict))}'
+        raise FedSegError(f'unknown type `{cfg["type"]}` in {where}: {hint}')
+    check_arguments(cls, {key: value for key, value in cfg.items() if key not in ('type', '_scope_')}, where)
+    return registry.build(cfg)

@@ -1,0 +1,3 @@
+from .messages import Broadcast, ClientUpdate
+
+__all__ = ['Broadcast', 'ClientUpdate']

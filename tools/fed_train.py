@@ -1,0 +1,10 @@
+"""Command line of fedseg_mm.cli.train; see `python tools/fed_train.py --help`."""
+import sys
+
+try:
+    from fedseg_mm.cli.train import main
+except ImportError as error:
+    sys.exit(f'fed_train: {error}; install fedseg_mm with what it needs: pip install -e ".[lite]" -c requirements/tested.txt')
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,10 @@
+"""Command line of fedseg_mm.cli.test; see `python tools/test.py --help`."""
+import sys
+
+try:
+    from fedseg_mm.cli.test import main
+except ImportError as error:
+    sys.exit(f'test: {error}; install fedseg_mm with what it needs: pip install -e ".[lite]" -c requirements/tested.txt')
+
+if __name__ == '__main__':
+    main()
