@@ -4,6 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -62,14 +63,14 @@ def scan_labels(dataset, num_workers: int = 0, purpose: str = 'train') -> np.nda
 
     scan = _LabelScan(dataset, num_classes)
     loader = DataLoader(scan, batch_size=8, num_workers=num_workers, collate_fn=list)
-    rows = (row for batch in loader for row in batch)
     print_log(f'Checking {len(dataset)} {purpose} images and labels, once until a file changes.', 'current')
-    rows = track(rows, purpose, total=len(dataset), transient=True, disable=not sys.stdout.isatty())
     counts = np.zeros((len(dataset), num_classes), np.int64)
-    for index, row in enumerate(rows):
-        if isinstance(row, str):
-            raise FedSegError(row)
-        counts[index] = row
+    with closing(row for batch in loader for row in batch) as rows:
+        bar = track(rows, purpose, total=len(dataset), transient=True, disable=not sys.stdout.isatty())
+        for index, row in enumerate(bar):
+            if isinstance(row, str):
+                raise FedSegError(row)
+            counts[index] = row
     _write_cache(cache, counts)
     return counts
 

@@ -1,0 +1,148 @@
+"""Shared fixtures: small real files, a small stock model, and runs of the real tools."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import fedseg_mm  # noqa: F401  first: it makes mmseg importable
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmseg.utils import register_all_modules
+
+ROOT = Path(__file__).parents[1]
+CLASSES = ('sky', 'road', 'car', 'tree')
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _cache(tmp_path_factory):
+    """Tests leave nothing in the user's cache and find nothing there."""
+    os.environ['FEDSEG_CACHE'] = str(tmp_path_factory.mktemp('cache'))
+    torch.set_num_threads(1)
+    register_all_modules()  # MMSegmentation's names, and its scope as the default
+
+
+@pytest.fixture(scope='session')
+def camvid() -> Path:
+    """The folder with real CamVid."""
+    folder = Path(os.environ.get('FEDSEG_CAMVID', ROOT.parent / 'shared' / 'data' / 'camvid'))
+    if not (folder / 'img_dir' / 'train').is_dir():
+        pytest.skip(f'needs real CamVid: there is no {folder}/img_dir/train; name the folder in FEDSEG_CAMVID')
+    return folder.resolve()
+
+
+def make_images(folder: Path, split: str, number: int, size=(48, 64), classes: int = len(CLASSES), seed: int = 0):
+    """Write images of coloured stripes with noise, each showing two or three classes and some void."""
+    rng = np.random.RandomState(seed)
+    for kind in ('img_dir', 'ann_dir'):
+        (folder / kind / split).mkdir(parents=True, exist_ok=True)
+    for i in range(number):
+        label = np.empty(size, np.uint8)
+        shown = rng.permutation(classes)[:2 + i % 2]
+        for part, cls in zip(np.array_split(np.arange(size[1]), len(shown)), shown):
+            label[:, part] = cls
+        colours = np.linspace(40, 220, classes)[label][..., None] * np.array([1, 0.7, 0.4])
+        image = np.clip(colours + rng.normal(0, 20, (*size, 3)), 0, 255).astype(np.uint8)
+        label[:4] = 255
+        cv2.imwrite(str(folder / 'img_dir' / split / f'{i:03d}.png'), image)
+        cv2.imwrite(str(folder / 'ann_dir' / split / f'{i:03d}.png'), label)
+
+
+@pytest.fixture(scope='session')
+def tiny_data(tmp_path_factory) -> Path:
+    """24 training and 4 test images with 4 classes, read-only."""
+    folder = tmp_path_factory.mktemp('data')
+    make_images(folder, 'train', 24)
+    make_images(folder, 'test', 4, seed=1)
+    return folder
+
+
+@pytest.fixture
+def own_data(tmp_path) -> Path:
+    """As ``tiny_data``, for tests that spoil it."""
+    make_images(tmp_path / 'data', 'train', 24)
+    make_images(tmp_path / 'data', 'test', 4, seed=1)
+    return tmp_path / 'data'
+
+
+def tiny_config(data: Path, work_dir: Path, **changes) -> Config:
+    """A whole federated config: FastSCNN on images of 48x64, 8 clients, 3 rounds."""
+    norm_cfg = dict(type='BN')
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
+    dataset = dict(type='BaseSegDataset', img_suffix='.png', metainfo=dict(classes=CLASSES), data_root=str(data))
+    loader = dict(batch_size=2, num_workers=0)
+    cfg = dict(
+        default_scope='mmseg',
+        custom_imports=dict(imports=['fedseg_mm']),
+        randomness=dict(seed=5),
+        work_dir=str(work_dir),
+        log_processor=dict(type='RoundLogProcessor'),
+        visualizer=dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer'),
+        default_hooks=dict(
+            logger=dict(type='RoundLoggerHook'),
+            checkpoint=dict(type='CheckpointHook', interval=1, filename_tmpl='round_{}.pth', save_best='mIoU')),
+        model=dict(
+            type='EncoderDecoder',
+            data_preprocessor=dict(type='SegDataPreProcessor', mean=[128.] * 3, std=[60.] * 3, size=(48, 64),
+                                   pad_val=0, seg_pad_val=255),
+            backbone=dict(
+                type='FastSCNN', downsample_dw_channels=(8, 8), global_in_channels=8, global_block_channels=(8, 8, 8),
+                global_block_strides=(2, 2, 1), global_out_channels=8, higher_in_channels=8, lower_in_channels=8,
+                fusion_out_channels=8, norm_cfg=norm_cfg),
+            decode_head=dict(
+                type='DepthwiseSeparableFCNHead', in_channels=8, channels=8, concat_input=False, in_index=-1,
+                num_classes=len(CLASSES), norm_cfg=norm_cfg, dropout_ratio=0.1,
+                loss_decode=dict(type='BackCELoss')),
+            train_cfg=dict(), test_cfg=dict(mode='whole')),
+        train_dataloader=dict(
+            **loader,
+            dataset=dict(
+                **dataset, data_prefix=dict(img_path='img_dir/train', seg_map_path='ann_dir/train'),
+                pipeline=[*pipeline,
+                          dict(type='RandomResize', scale=(64, 48), ratio_range=(0.5, 1.5), keep_ratio=True),
+                          dict(type='RandomCrop', crop_size=(48, 64)), dict(type='RandomFlip', prob=0.5),
+                          dict(type='PhotoMetricDistortion'), dict(type='PackSegInputs')])),
+        val_dataloader=dict(
+            batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+            dataset=dict(**dataset, data_prefix=dict(img_path='img_dir/test', seg_map_path='ann_dir/test'),
+                         pipeline=[*pipeline, dict(type='PackSegInputs')])),
+        val_evaluator=dict(type='IoUMetric', iou_metrics=['mIoU']),
+        val_cfg=dict(type='ValLoop'),
+        test_cfg=dict(type='TestLoop'),
+        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.05, momentum=0.9)),
+        param_scheduler=[dict(type='PolyLR', eta_min=1e-4, power=0.9, begin=0, end=3, by_epoch=True)],
+        train_cfg=dict(type='FederatedTrainLoop', max_rounds=3, val_interval=3),
+        federated=dict(
+            partitioner=dict(type='ClassPartitioner', num_clients=8), clients_per_round=3, local_epochs=2))
+    cfg['test_dataloader'], cfg['test_evaluator'] = cfg['val_dataloader'], cfg['val_evaluator']
+    cfg = Config(cfg)
+    cfg.merge_from_dict(changes)
+    return cfg
+
+
+def write_config(data: Path, work_dir: Path, **changes) -> str:
+    """The config as a file, for the tools."""
+    work_dir.mkdir(parents=True, exist_ok=True)
+    path = work_dir / 'config.py'
+    tiny_config(data, work_dir, **changes).dump(path)
+    return str(path)
+
+
+def run_tool(tool: str, *arguments, cwd: Path | None = None, **environment) -> subprocess.CompletedProcess:
+    """Run one of the tools as a user would."""
+    return subprocess.run([sys.executable, str(ROOT / 'tools' / f'{tool}.py'), *map(str, arguments)], cwd=cwd,
+                          capture_output=True, text=True, timeout=600, env={**os.environ, **environment})
+
+
+def weights_of(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """The weights of a checkpoint file, read as anyone would read them."""
+    return torch.load(checkpoint, weights_only=True)['state_dict']
+
+
+def assert_same_bits(first: dict, second: dict) -> None:
+    """Equal weights, bit for bit."""
+    assert first.keys() == second.keys()
+    different = [name for name in first if not torch.equal(first[name], second[name])]
+    assert not different, f'{len(different)} of {len(first)} tensors differ, e.g. {different[0]}'

@@ -1,0 +1,147 @@
+import os
+
+import cv2
+import fedseg_mm.datasets.label_scan as label_scan
+import numpy as np
+import pytest
+from fedseg_mm import FedSegError
+from fedseg_mm.datasets import CamVidDataset, scan_labels
+from mmengine.dataset import ConcatDataset
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS
+
+from tests.conftest import CLASSES, make_images
+
+PIPELINE = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('FEDSEG_CACHE', str(tmp_path / 'cache'))
+
+
+def dataset(folder, split='train', **kwargs):
+    return BaseSegDataset(**{**dict(
+        img_suffix='.png', metainfo=dict(classes=CLASSES), data_root=str(folder), pipeline=PIPELINE,
+        data_prefix=dict(img_path=f'img_dir/{split}', seg_map_path=f'ann_dir/{split}')), **kwargs})
+
+
+def labels(folder, split='train'):
+    return [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted((folder / 'ann_dir' / split).iterdir())]
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_counts_equal_the_pixels(tiny_data, workers):
+    expected = [[(label == c).sum() for c in range(4)] for label in labels(tiny_data)]
+    counts = scan_labels(dataset(tiny_data), workers)
+    assert counts.dtype == np.int64 and counts.tolist() == np.array(expected).tolist()
+
+
+def test_joined_data_sets(tiny_data):
+    joined = ConcatDataset([dataset(tiny_data), dataset(tiny_data, 'test')])
+    assert scan_labels(joined).shape == (28, 4)
+    assert scan_labels(joined)[24:].tolist() == scan_labels(dataset(tiny_data, 'test')).tolist()
+
+
+def test_labels_pass_through_the_data_sets_own_loading(tiny_data):
+    plain = scan_labels(dataset(tiny_data))
+    reduced = scan_labels(dataset(tiny_data, metainfo=dict(classes=CLASSES[1:]), reduce_zero_label=True))
+    assert reduced.tolist() == plain[:, 1:].tolist()
+
+    @DATASETS.register_module(force=True)
+    class FourClasses(BaseSegDataset):
+        METAINFO = dict(classes=CLASSES, palette=[[0, 0, 0]] * 4)
+
+    mapped = FourClasses(
+        img_suffix='.png', seg_map_suffix='.png', data_root=str(tiny_data), pipeline=PIPELINE,
+        metainfo=dict(classes=('car', 'sky')),
+        data_prefix=dict(img_path='img_dir/train', seg_map_path='ann_dir/train'))
+    assert scan_labels(mapped).tolist() == plain[:, [2, 0]].tolist()
+
+
+def test_cache_notices_changed_files(own_data, monkeypatch):
+    first = scan_labels(dataset(own_data))
+    monkeypatch.setattr(label_scan, '_image_size', lambda path: pytest.fail('scanned again'))
+    assert (scan_labels(dataset(own_data)) == first).all()
+    monkeypatch.undo()
+    os.environ['FEDSEG_CACHE'] = str(own_data / 'cache')
+    scan_labels(dataset(own_data))
+    path = own_data / 'ann_dir' / 'train' / '000.png'
+    cv2.imwrite(str(path), np.zeros((48, 64), np.uint8))
+    changed = scan_labels(dataset(own_data))
+    assert changed[0].tolist() == [48 * 64, 0, 0, 0] and (changed[1:] == first[1:]).all()
+
+
+def test_damaged_cache_is_scanned_again(own_data, tmp_path):
+    first = scan_labels(dataset(own_data))
+    cache, = (tmp_path / 'cache').iterdir()
+    cache.write_bytes(cache.read_bytes()[:40])
+    assert (scan_labels(dataset(own_data)) == first).all()
+
+
+def test_cache_that_cannot_be_written_is_no_error(own_data, monkeypatch):
+    monkeypatch.setenv('FEDSEG_CACHE', '/proc/nowhere')
+    assert scan_labels(dataset(own_data)).shape == (24, 4)
+
+
+def spoil(folder, what):
+    image, label = folder / 'img_dir' / 'train' / '007.png', folder / 'ann_dir' / 'train' / '007.png'
+    if what == 'value':
+        cv2.imwrite(str(label), np.full((48, 64), 4, np.uint8))
+    elif what == '254':
+        cv2.imwrite(str(label), np.full((48, 64), 254, np.uint8))
+    elif what == 'size':
+        cv2.imwrite(str(label), np.zeros((48, 60), np.uint8))
+    elif what == 'colour':
+        cv2.imwrite(str(label), np.zeros((48, 64, 3), np.uint8))
+    elif what == 'no label':
+        label.unlink()
+    elif what == 'cut label':
+        label.write_bytes(label.read_bytes()[:60])
+    elif what == 'text label':
+        label.write_text('no image')
+    elif what == 'cut image':
+        image.write_bytes(image.read_bytes()[:2000])
+    elif what == 'text image':
+        image.write_text('no image')
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('what, message', [
+    ('value', r'label .*007.png holds the value 4, but the 4 classes are 0 to 3'),
+    ('254', r'label .*007.png holds the value 254'),
+    ('size', r'label .*007.png is 60x48 pixels, but its image .*007.png is 64x48'),
+    ('colour', r'label .*007.png has 3 dimensions'),
+    ('no label', r'label .*ann_dir/train/007.png of image .* does not exist'),
+    ('cut label', r'label .*007.png'),
+    ('text label', r'label .*007.png is damaged'),
+    ('cut image', r'image .*img_dir/train/007.png is damaged'),
+    ('text image', r'image .*img_dir/train/007.png is damaged'),
+])
+def test_what_cannot_be_trained_on_is_named(own_data, what, message, workers):
+    spoil(own_data, what)
+    with pytest.raises(FedSegError, match=message) as error:
+        scan_labels(dataset(own_data), workers)
+    assert '\n' not in str(error.value)
+
+
+def test_real_camvid(camvid):
+    counts = [
+        scan_labels(CamVidDataset(data_root=str(camvid), pipeline=PIPELINE,
+                                  data_prefix=dict(img_path=f'img_dir/{split}', seg_map_path=f'ann_dir/{split}')), 2)
+        for split in ('train', 'val', 'test')
+    ]
+    assert [c.shape for c in counts] == [(367, 11), (101, 11), (233, 11)]
+    assert (counts[0].sum(1) > 0.5 * 480 * 360).all() and counts[0].sum() > 0.9 * 367 * 480 * 360  # little void
+    assert counts[0].sum(0).argmax() in (1, 3)  # buildings and road are the most frequent
+
+
+def test_image_suffix_of_palette(tmp_path):
+    """A label in palette mode is read as its indices."""
+    from PIL import Image
+    make_images(tmp_path, 'train', 2)
+    for path in (tmp_path / 'ann_dir' / 'train').iterdir():
+        image = Image.fromarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)).convert('P')
+        image.putpalette([i for c in range(256) for i in (c, 255 - c, 0)])
+        image.save(path)
+    assert scan_labels(dataset(tmp_path)).sum() > 0

@@ -1,0 +1,175 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from fedseg_mm.models import BackCELoss
+from mmseg.registry import MODELS
+
+C = 6
+
+
+def closed_form(logits: np.ndarray, label: np.ndarray, classes: set[int], void: int = 255):
+    """Value and gradient of BackCE, pixel by pixel in float64, straight from facts about probabilities."""
+    n, c, h, w = logits.shape
+    total, counted, gradient = 0.0, 0, np.zeros_like(logits)
+    for i, y, x in np.ndindex(n, h, w):
+        if label[i, y, x] == void:
+            continue
+        z = logits[i, :, y, x]
+        p = np.exp(z - z.max())
+        p /= p.sum()
+        target = int(label[i, y, x])
+        if target in classes:
+            loss, g = -np.log(p[target]), p - np.eye(c)[target]
+        elif len(classes) == c:
+            continue
+        else:
+            absent = np.array([k not in classes for k in range(c)])
+            p_absent = p[absent].sum()
+            loss, g = -np.log(p_absent), p - np.where(absent, p / p_absent, 0)
+        counted += 1
+        total += loss
+        gradient[i, :, y, x] = g
+    return total / counted, gradient / counted
+
+
+def batch(seed: int = 0, void: bool = True):
+    rng = np.random.RandomState(seed)
+    logits = rng.normal(0, 4, (2, C, 5, 7))
+    label = rng.randint(0, C, (2, 5, 7))
+    label[rng.rand(*label.shape) < 0.3] = 254
+    if void:
+        label[rng.rand(*label.shape) < 0.2] = 255
+    return logits, label
+
+
+@pytest.mark.parametrize('classes', [{0}, {1, 4}, {0, 1, 2, 3, 4}, set(range(C))])
+def test_value_and_gradient_equal_the_closed_form(classes):
+    logits, label = batch()
+    expected, expected_gradient = closed_form(logits, label, classes)
+    loss = MODELS.build(dict(type='BackCELoss'))
+    loss.set_annotated_classes(sorted(classes))
+    z = torch.tensor(logits, requires_grad=True)
+    value = loss(z, torch.tensor(label), ignore_index=255)
+    value.backward()
+    np.testing.assert_allclose(value.item(), expected, rtol=1e-12)
+    np.testing.assert_allclose(z.grad.numpy(), expected_gradient, rtol=1e-9, atol=1e-14)
+
+
+def test_hand_computed_pixel():
+    # probabilities 1/2, 1/4, 1/4; class 0 annotated: an unannotated pixel has the probability 1/2
+    logits = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64).log().view(1, 3, 1, 1)
+    loss = BackCELoss()
+    loss.set_annotated_classes([0])
+    assert loss(logits, torch.tensor([[[254]]])).item() == pytest.approx(np.log(2), rel=1e-12)
+    assert loss(logits, torch.tensor([[[0]]])).item() == pytest.approx(np.log(2), rel=1e-12)
+    loss.set_annotated_classes([1])
+    assert loss(logits, torch.tensor([[[254]]])).item() == pytest.approx(-np.log(0.75), rel=1e-12)
+
+
+def test_all_classes_annotated_is_cross_entropy():
+    logits, label = (torch.tensor(a) for a in batch())
+    expected = F.cross_entropy(logits, label.where(label != 254, 255), ignore_index=255)
+    assert BackCELoss()(logits, label).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32])
+def test_hard_pixels_in_low_precision(dtype):
+    """P_absent is far below the smallest number of the type; loss and gradient stay right."""
+    logits = torch.full((1, C, 1, 2), -40.0)
+    logits[:, 0] = 40.0
+    logits[:, 3] = -39.0
+    exact = logits.to(dtype).double().requires_grad_()
+    low = logits.to(dtype).requires_grad_()
+    label = torch.tensor([[[254, 2]]])
+    loss = BackCELoss()
+    loss.set_annotated_classes([0, 2])
+    for z in (exact, low):
+        loss(z, label).backward()
+    value = loss(low, label)
+    assert value.dtype == torch.float32 and torch.isfinite(value)
+    assert value.item() == pytest.approx(loss(exact, label).item(), rel=1e-4)
+    torch.testing.assert_close(low.grad.double(), exact.grad, rtol=1e-2, atol=1e-4)
+    assert low.grad[0, 3, 0, 0] < 0  # the likeliest absent class is pulled up
+
+
+def test_pixels_named_by_mask_equal_those_labelled_254():
+    logits, label = (torch.tensor(a) for a in batch())
+    loss = BackCELoss()
+    loss.set_annotated_classes([1, 2])
+    expected = loss(logits, label)
+    loss.set_unannotated(label == 254)
+    assert torch.equal(loss(logits, label.where(label != 254, 255)), expected)
+    loss.set_unannotated(torch.zeros(1, 5, 7, dtype=torch.bool))
+    with pytest.raises(ValueError, match='shape'):
+        loss(logits, label)
+
+
+def test_void_as_background():
+    logits, label = batch()
+    expected, _ = closed_form(logits, np.where(label == 255, 254, label), {1})
+    loss = BackCELoss(void_as_background=True)
+    loss.set_annotated_classes([1])
+    assert loss(torch.tensor(logits), torch.tensor(label)).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_class_weight_and_void():
+    """Weighted mean, with void present (MMSegmentation's cross-entropy fails there)."""
+    logits, label = (torch.tensor(a) for a in batch())
+    weight = [0.5, 2.0, 1.0, 3.0, 1.5, 0.1]
+    label_ce = label.where(label != 254, 255)
+    expected = F.cross_entropy(logits, label_ce, weight=torch.tensor(weight, dtype=torch.float64), ignore_index=255)
+    assert BackCELoss(class_weight=weight)(logits, label).item() == pytest.approx(expected.item(), rel=1e-12)
+    # an unannotated pixel counts with the mean factor of the classes that it may be
+    single = torch.tensor([[[254, 0]]])
+    z = logits[:1, :, :1, :2]
+    loss = BackCELoss(class_weight=weight)
+    loss.set_annotated_classes([0, 1])
+    each = BackCELoss(reduction='none')
+    each.set_annotated_classes([0, 1])
+    absent = np.mean(weight[2:])
+    expected = (each(z, single)[0, 0] * torch.tensor([absent, 0.5])).sum() / (absent + 0.5)
+    assert loss(z, single).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_signature_of_mmseg_losses():
+    logits, label = (torch.tensor(a) for a in batch(void=False))
+    loss = BackCELoss(loss_weight=0.5, loss_name='loss_mine')
+    loss.set_annotated_classes([0])
+    assert loss.loss_name == 'loss_mine' and BackCELoss().loss_name == 'loss_back_ce'
+    each = loss(logits, label, reduction_override='none')
+    assert each.shape == label.shape
+    assert loss(logits, label).item() == pytest.approx(each.mean().item())
+    assert loss(logits, label, reduction_override='sum').item() == pytest.approx(each.sum().item())
+    assert loss(logits, label, avg_factor=7).item() == pytest.approx(each.sum().item() / 7)
+    pixels = torch.rand(label.shape, dtype=torch.float64)
+    assert loss(logits, label, weight=pixels).item() == pytest.approx((each * pixels).mean().item())
+    label[0, 0, 0] = 9
+    assert loss(logits, label, ignore_index=9, reduction_override='none')[0, 0, 0] == 0
+
+
+def test_nothing_that_counts_is_a_differentiable_zero():
+    logits = torch.randn(1, C, 2, 2, requires_grad=True)
+    for label in (torch.full((1, 2, 2), 255), torch.full((1, 2, 2), 254)):
+        value = BackCELoss()(logits, label)
+        value.backward()
+        assert value.item() == 0
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+def test_wrong_class_and_wrong_label_are_refused():
+    logits, label = (torch.tensor(a) for a in batch())
+    loss = BackCELoss()
+    loss.set_annotated_classes([C])
+    with pytest.raises(ValueError, match='annotated classes'):
+        loss(logits, label)
+    label[0, 0, 0] = C
+    loss.set_annotated_classes([0])
+    with pytest.raises((IndexError, RuntimeError)):
+        loss(logits, label)
+
+
+def test_holds_no_state():
+    loss = BackCELoss()
+    loss.set_annotated_classes([1])
+    assert not loss.state_dict()
