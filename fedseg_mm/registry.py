@@ -8,9 +8,9 @@ from mmengine.registry import Registry
 from fedseg_mm.errors import FedSegError
 
 #: Federated methods: both halves, client side and server side.
-ALGORITHMS = Registry('algorithm', locations=['fedseg_mm.algorithms'])
+ALGORITHMS = Registry('algorithm', scope='mmseg', locations=['fedseg_mm.algorithms'])
 #: Who holds which images and which classes they annotate.
-PARTITIONERS = Registry('partitioner', locations=['fedseg_mm.datasets'])
+PARTITIONERS = Registry('partitioner', scope='mmseg', locations=['fedseg_mm.datasets'])
 
 
 def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:

@@ -79,7 +79,7 @@ def tiny_config(data: Path, work_dir: Path, **changes) -> Config:
         randomness=dict(seed=5),
         work_dir=str(work_dir),
         log_processor=dict(type='RoundLogProcessor'),
-        visualizer=dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer'),
+        visualizer=dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')]),
         default_hooks=dict(
             logger=dict(type='RoundLoggerHook'),
             checkpoint=dict(type='CheckpointHook', interval=1, filename_tmpl='round_{}.pth', save_best='mIoU')),

@@ -182,6 +182,16 @@ class ClientStream:
         self._planned.popleft()
         for _ in range(self.batch_sampler.num_batches(client)):
             try:
-                yield next(self._iterator)
+                batch, sentence = next(self._iterator), None
             except FedSegError as error:  # a worker's traceback is wrapped around the sentence
-                raise FedSegError(str(error).strip().rsplit('FedSegError: ', 1)[-1]) from None
+                sentence = str(error).strip().rsplit('FedSegError: ', 1)[-1]
+            if sentence is not None:  # out here nothing holds on to the workers, so they end at once
+                self.close()
+                raise FedSegError(sentence)
+            yield batch
+
+    def close(self) -> None:
+        """End the workers; a later round starts new ones."""
+        self._planned.clear()
+        self._iterator = iter(())
+        self.loader._iterator = None  # where torch keeps persistent workers

@@ -14,6 +14,7 @@ from mmengine.dataset import BaseDataset, ConcatDataset
 from mmengine.logging import print_log
 from PIL import Image, UnidentifiedImageError
 from rich.progress import track
+from torch import Generator
 from torch.utils.data import DataLoader, Dataset
 
 from fedseg_mm.datasets.unannotated import VOID
@@ -62,7 +63,8 @@ def scan_labels(dataset, num_workers: int = 0, purpose: str = 'train') -> np.nda
         return counts
 
     scan = _LabelScan(dataset, num_classes)
-    loader = DataLoader(scan, batch_size=8, num_workers=num_workers, collate_fn=list)
+    # its own generator: whether the cache is used must not change what is drawn from the global one later
+    loader = DataLoader(scan, batch_size=8, num_workers=num_workers, collate_fn=list, generator=Generator())
     print_log(f'Checking {len(dataset)} {purpose} images and labels, once until a file changes.', 'current')
     counts = np.zeros((len(dataset), num_classes), np.int64)
     with closing(row for batch in loader for row in batch) as rows:

@@ -152,6 +152,9 @@ class FederatedHook(Hook):
         self.log.write(Path(runner.log_dir) / 'vis_data' / 'rounds.json', runner.message_hub.get_info('eta', None))
         runner.visualizer.add_scalars(self.log.flat(), step=runner.epoch + 1)
 
+    def after_train(self, runner) -> None:
+        self.stream.close()
+
     # --- checkpoints --------------------------------------------------------
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Add the federation's state, and leave nothing that needs code to load."""

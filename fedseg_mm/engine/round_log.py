@@ -67,5 +67,6 @@ class RoundLog:
         line = dict(round=self.round + 1, cohort=self.cohort, time=round(time.perf_counter() - self._start, 4),
                     eta=eta, images=self.images, bytes_down=self.bytes_down, bytes_up=self.bytes_up,
                     clients=self.clients)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open('a', encoding='utf-8') as file:
             file.write(json.dumps(line) + '\n')

@@ -4,6 +4,7 @@ import cv2
 import fedseg_mm.datasets.label_scan as label_scan
 import numpy as np
 import pytest
+import torch
 from fedseg_mm import FedSegError
 from fedseg_mm.datasets import CamVidDataset, scan_labels
 from mmengine.dataset import ConcatDataset
@@ -70,6 +71,16 @@ def test_cache_notices_changed_files(own_data, monkeypatch):
     cv2.imwrite(str(path), np.zeros((48, 64), np.uint8))
     changed = scan_labels(dataset(own_data))
     assert changed[0].tolist() == [48 * 64, 0, 0, 0] and (changed[1:] == first[1:]).all()
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_global_generator_is_left_alone(tiny_data, workers):
+    """Else a run with a cold cache would start from other weights than one with a warm one."""
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    scan_labels(dataset(tiny_data), workers)
+    assert torch.equal(torch.rand(1), expected)
 
 
 def test_damaged_cache_is_scanned_again(own_data, tmp_path):

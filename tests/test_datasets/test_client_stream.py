@@ -1,0 +1,158 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+from fedseg_mm import FedSegError
+from fedseg_mm.datasets import (ClientBatchSampler, ClientDataset, ClientShard, ClientStream, MaskUnannotated,
+                                Partition, SampleKey)
+from mmengine.dataset import ConcatDataset, pseudo_collate
+from mmseg.datasets import BaseSegDataset, MultiImageMixDataset
+
+from tests.conftest import CLASSES, tiny_config
+
+PARTITION = Partition((ClientShard(tuple(range(8)), (1, )), ClientShard((8, 9, 10), (0, 2)), ClientShard((11, ), (3, )),
+                       ClientShard(tuple(range(12, 24)), (0, 1, 2, 3))), 24, 4)
+
+
+def dataset(data, split='train', **kwargs):
+    cfg = dict(tiny_config(data, data).train_dataloader.dataset)
+    cfg.pop('type')
+    cfg.update(data_prefix=dict(img_path=f'img_dir/{split}', seg_map_path=f'ann_dir/{split}'), **kwargs)
+    return BaseSegDataset(**cfg)
+
+
+def batch_sampler(batch_size=4, local_epochs=2, drop_last=True, seed=0):
+    sampler = ClientBatchSampler(PARTITION, batch_size, local_epochs, drop_last)
+    sampler.seed = seed
+    return sampler
+
+
+def planned(sampler, *plan):
+    sampler.plan = plan
+    return list(sampler)
+
+
+def stream(data, num_workers=0, **kwargs):
+    return ClientStream(ClientDataset(dataset(data)), batch_sampler(**kwargs), num_workers, pseudo_collate)
+
+
+def test_order_and_batches():
+    batches = planned(batch_sampler(), (5, 0))
+    assert [len(batch) for batch in batches] == [4, 4, 4, 4] and batch_sampler().num_batches(0) == 4
+    first, second = ([key.index for batch in batches[i:i + 2] for key in batch] for i in (0, 2))
+    assert sorted(first) == sorted(second) == list(range(8)) and first != second
+    assert len({key.seed for batch in batches for key in batch}) == 16
+    assert {key.classes for batch in batches for key in batch} == {(1, )}
+
+
+def test_batches_follow_from_seed_round_and_client_alone():
+    alone = planned(batch_sampler(), (2, 3))
+    assert planned(batch_sampler(), (2, 0), (2, 1), (2, 3))[-len(alone):] == alone
+    assert planned(batch_sampler(), (1, 3)) != alone
+    assert planned(batch_sampler(seed=1), (2, 3)) != alone
+
+
+@pytest.mark.parametrize('client, batch_size, drop_last, sizes', [
+    (0, 3, True, [3, 3]), (0, 3, False, [3, 3, 2]),
+    (0, 7, False, [7]),  # never a single image
+    (1, 8, True, [3]), (1, 8, False, [3]),  # fewer images than a batch: one smaller batch
+    (2, 8, True, [2]), (2, 1, True, [1]),  # a single image is seen twice, unless batches of one are wanted
+])
+def test_sizes(client, batch_size, drop_last, sizes):
+    sampler = batch_sampler(batch_size, 1, drop_last)
+    batches = planned(sampler, (0, client))
+    assert [len(batch) for batch in batches] == sizes and sampler.num_batches(client) == len(sizes)
+    if client == 2 and batch_size > 1:
+        assert batches[0][0].index == batches[0][1].index and batches[0][0].seed != batches[0][1].seed
+
+
+def tensors(batches):
+    return [(image, sample.gt_sem_seg.data) for batch in batches
+            for image, sample in zip(batch['inputs'], batch['data_samples'])]
+
+
+@pytest.mark.parametrize('workers', [2, 4])
+def test_workers_do_not_change_samples(tiny_data, workers):
+    plan = [(0, 0), (0, 1), (0, 3), (1, 0)]
+    expected, other = stream(tiny_data), stream(tiny_data, workers)
+    other.plan(0, [0, 1, 3])
+    for round, client in plan:
+        for (image, label), (image2, label2) in zip(
+                tensors(expected.batches(round, client)), tensors(other.batches(round, client)), strict=True):
+            assert torch.equal(image, image2) and torch.equal(label, label2)
+
+
+def test_labels_are_masked_to_the_client(tiny_data):
+    for client, shard in enumerate(PARTITION.clients):
+        labels = torch.cat([label.flatten() for _, label in tensors(stream(tiny_data).batches(0, client))])
+        assert set(labels.unique().tolist()) <= {*shard.classes, 254, 255}
+        assert (labels == 254).any() == (len(shard.classes) < 4)
+
+
+def test_crops_do_not_depend_on_the_mask(tiny_data):
+    """Same key but other classes: same image, same void, and the label differs in nothing but the mask."""
+    view = ClientDataset(dataset(tiny_data))
+    one, all_ = (view[SampleKey(3, classes, 77)] for classes in ((0, ), (0, 1, 2, 3)))
+    assert torch.equal(one['inputs'], all_['inputs'])
+    label = all_['data_samples'].gt_sem_seg.data
+    expected = torch.where((label == 0) | (label == 255), label, 254)
+    assert torch.equal(one['data_samples'].gt_sem_seg.data, expected)
+
+
+def test_global_generators_are_left_alone(tiny_data):
+    view = ClientDataset(dataset(tiny_data))
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(3)
+    expected = random.random(), np.random.rand(), torch.rand(1).item()
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(3)
+    view[SampleKey(0, (0, ), 1)]
+    list(stream(tiny_data, 2).batches(0, 1))
+    assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected
+
+
+def test_joined_data_sets(tiny_data):
+    view = ClientDataset(ConcatDataset([dataset(tiny_data), dataset(tiny_data, 'test')]))
+    assert len(view) == 28
+    assert view[SampleKey(25, (0, ), 0)]['data_samples'].img_path.endswith('test/001.png')
+
+
+def test_mask_is_the_last_before_packing_and_put_once(tiny_data):
+    data = dataset(tiny_data)
+    ClientDataset(ClientDataset(data).dataset)
+    names = [type(transform).__name__ for transform in data.pipeline.transforms]
+    assert names[-2:] == ['MaskUnannotated', 'PackSegInputs'] and names.count('MaskUnannotated') == 1
+
+
+def test_mask_without_a_client_changes_nothing():
+    label = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    assert (MaskUnannotated()(dict(gt_seg_map=label))['gt_seg_map'] == label).all()
+    masked = MaskUnannotated()(dict(gt_seg_map=label, annotated_classes=(3, 5)))['gt_seg_map']
+    assert masked[0, 3] == 3 and masked[0, 5] == 5 and masked[15, 15] == 255 and (masked == 254).sum() == 253
+
+
+def test_mixing_is_refused(tiny_data):
+    mosaic = dict(type='RandomMosaic', prob=1.0, img_scale=(48, 64))
+    with pytest.raises(FedSegError, match='RandomMosaic .* mixes images'):
+        ClientDataset(dataset(tiny_data, pipeline=[dict(type='LoadImageFromFile'), mosaic]))
+    mixed = MultiImageMixDataset(ConcatDataset([dataset(tiny_data)]), [mosaic])
+    with pytest.raises(FedSegError, match='MultiImageMixDataset cannot be federated'):
+        ClientDataset(mixed)
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_image_that_vanished_is_named_in_one_sentence(own_data, workers):
+    batches = stream(own_data, workers)
+    (own_data / 'img_dir' / 'train' / '009.png').unlink()
+    with pytest.raises(FedSegError, match=r'^the image .*009.png cannot be loaded') as error:
+        list(batches.batches(0, 1))
+    assert '\n' not in str(error.value)
+
+
+def test_length_is_one_iteration_per_round(tiny_data):
+    assert len(stream(tiny_data).loader) == 1
+
+
+def test_classes_of_the_data(tiny_data):
+    assert ClientDataset(dataset(tiny_data)).metainfo['classes'] == CLASSES

@@ -1,0 +1,286 @@
+"""Whole federated runs of a small stock model on small real files."""
+import json
+
+import pytest
+import torch
+from fedseg_mm import FedSegError
+from fedseg_mm.algorithms import FedAvg
+from fedseg_mm.cli.train import federate
+from fedseg_mm.registry import ALGORITHMS
+from fedseg_mm.seeding import derived_generator
+from mmengine.hooks import Hook
+from mmengine.registry import DATA_SAMPLERS
+from mmengine.runner import Runner
+from torch.utils.data import Sampler
+
+from tests.conftest import assert_same_bits, tiny_config, weights_of
+
+
+class Interrupt(Hook):
+    """Stops a run in the middle of a round, after one of its clients."""
+
+    def __init__(self, round):
+        self.round = round
+
+    def after_client(self, runner, update):
+        if runner.epoch == self.round:
+            raise KeyboardInterrupt
+
+
+def train(cfg, *hooks) -> Runner:
+    federate(cfg)
+    cfg.experiment_name = f'test_{id(cfg)}_{torch.rand(1).item()}'
+    runner = Runner.from_cfg(cfg)
+    for hook in hooks:
+        runner.register_hook(hook)
+    runner.train()
+    return runner
+
+
+def model_weights(runner) -> dict:
+    return {name: tensor.clone() for name, tensor in runner.model.state_dict().items()}
+
+
+@DATA_SAMPLERS.register_module()
+class SameOrderSampler(Sampler):
+    """Hands stock training the images in the order in which client 0 sees them."""
+
+    def __init__(self, dataset, seed, shuffle=True):
+        self.size, self.seed, self.epoch = len(dataset), 5, 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __iter__(self):
+        order = derived_generator(self.seed, 'order', self.epoch, 0, 0)
+        return iter(order.permutation(range(self.size)).tolist())
+
+    def __len__(self):
+        return self.size
+
+
+@pytest.mark.parametrize('accumulative_counts', [1, 2])
+def test_one_client_with_all_data_is_stock_training_bit_for_bit(tiny_data, tmp_path, accumulative_counts):
+    def config(name):
+        cfg = tiny_config(tiny_data, tmp_path / name, **{
+            'model.decode_head.dropout_ratio': 0,
+            'model.decode_head.loss_decode': dict(type='CrossEntropyLoss', _delete_=True),
+            'optim_wrapper.optimizer.momentum': 0,
+            'optim_wrapper.accumulative_counts': accumulative_counts,
+            'train_dataloader.batch_size': 3,
+            'federated.partitioner': dict(type='ClassPartitioner', num_clients=1, classes_per_client=4),
+            'federated.clients_per_round': 1,
+            'federated.local_epochs': 1})
+        cfg.model.decode_head.loss_decode = dict(type='CrossEntropyLoss')
+        cfg.train_dataloader.dataset.pipeline = [
+            dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+        return cfg
+
+    federated = train(config('federated'))
+    stock = config('stock')
+    stock.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=3, val_interval=9)
+    stock.train_dataloader.sampler = dict(type='SameOrderSampler')
+    stock.default_hooks.logger = dict(type='LoggerHook')
+    stock.log_processor = dict(by_epoch=True)
+    stock.experiment_name = f'stock_{accumulative_counts}'
+    stock = Runner.from_cfg(stock)
+    stock.train()
+    assert stock.iter == 24 and federated.epoch == 3
+    assert_same_bits(model_weights(federated), model_weights(stock))
+
+
+@pytest.mark.parametrize('workers', [2, 4])
+def test_workers_do_not_change_weights(tiny_data, tmp_path, workers):
+    """With dropout, random augmentation and 0 workers or some."""
+    expected = train(tiny_config(tiny_data, tmp_path / '0'))
+    other = train(tiny_config(tiny_data, tmp_path / 'other', **{'train_dataloader.num_workers': workers}))
+    assert_same_bits(model_weights(expected), model_weights(other))
+
+
+def test_another_seed_gives_other_weights(tiny_data, tmp_path):
+    first, second = (
+        train(tiny_config(tiny_data, tmp_path / str(seed), **{'randomness.seed': seed, 'train_cfg.max_rounds': 1}))
+        for seed in (0, 1))
+    assert any(not torch.equal(a, b) for a, b in zip(model_weights(first).values(), model_weights(second).values()))
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(tiny_data, tmp_path):
+    changes = {'optim_wrapper.optimizer': dict(type='AdamW', lr=0.002, _delete_=True)}
+    whole = train(tiny_config(tiny_data, tmp_path / 'whole', **changes))
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_config(tiny_data, tmp_path / 'parts', **changes), Interrupt(round=1))
+    torch.manual_seed(123)  # nothing may depend on the process' state
+    resumed = train(tiny_config(tiny_data, tmp_path / 'parts', resume=True, **changes))
+    assert_same_bits(weights_of(tmp_path / 'whole' / 'round_3.pth'), weights_of(tmp_path / 'parts' / 'round_3.pth'))
+    assert_same_bits(model_weights(whole), model_weights(resumed))
+    assert resumed.message_hub.get_scalar('train/loss').data[0].tolist() == \
+        whole.message_hub.get_scalar('train/loss').data[0].tolist()
+    assert resumed.optim_wrapper.get_lr() == whole.optim_wrapper.get_lr()
+    assert resumed.message_hub.get_info('best_score') == whole.message_hub.get_info('best_score')
+
+
+def test_resume_on_another_partition_is_refused(tiny_data, tmp_path):
+    train(tiny_config(tiny_data, tmp_path, **{'train_cfg.max_rounds': 1}))
+    with pytest.raises(FedSegError, match='trained on the partition .* resume with the data and partitioner'):
+        train(tiny_config(tiny_data, tmp_path, resume=True, **{'federated.partitioner.seed': 1}))
+
+
+def test_files_of_a_run(tiny_data, tmp_path):
+    """Checkpoints load as plain weights; the log names cohort, loss, time and bytes."""
+    runner = train(tiny_config(tiny_data, tmp_path))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {'round_1.pth', 'round_2.pth', 'round_3.pth', 'best_mIoU_round_3.pth', 'partition.json'} <= names
+    checkpoint = torch.load(tmp_path / 'round_3.pth', weights_only=True)
+    assert set(checkpoint['state_dict']) == set(runner.model.state_dict())
+    assert not checkpoint['optimizer']['state']  # a client's momentum is not the server's to keep
+    tracked = [tensor for name, tensor in checkpoint['state_dict'].items() if name.endswith('num_batches_tracked')]
+    assert tracked and all(tensor.dtype == torch.int64 for tensor in tracked)
+
+    rounds = [json.loads(line) for line in (next(tmp_path.glob('*/vis_data')) / 'rounds.json').open()]
+    assert [line['round'] for line in rounds] == [1, 2, 3]
+    size = sum(tensor.numel() * tensor.element_size() for tensor in checkpoint['state_dict'].values())
+    for line in rounds:
+        assert line['cohort'] == [client['client'] for client in line['clients']] and len(line['cohort']) == 3
+        assert line['bytes_down'] == line['bytes_up'] == 3 * size
+        assert line['images'] == sum(client['images'] for client in line['clients'])
+        assert all(client['time'] > 0 and client['loss'] > 0 and client['steps'] > 0 for client in line['clients'])
+    scalars = [json.loads(line) for line in (next(tmp_path.glob('*/vis_data')) / 'scalars.json').open()]
+    losses = [line['loss'] for line in scalars if 'loss' in line]
+    mean = sum(client['loss'] * client['images'] for client in rounds[0]['clients']) / rounds[0]['images']
+    assert len(losses) == 3 and losses[0] == pytest.approx(mean)
+    assert any('mIoU' in line for line in scalars)
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert 'Round(train) [2/3]' in log and 'eta: ' in log and 'Round 2: clients (loss, time) ' in log
+
+
+def test_learning_rate_and_schedules_count_rounds(tiny_data, tmp_path):
+    seen = []
+
+    class Record(Hook):
+
+        def before_client(self, runner, client):
+            seen.append(runner.optim_wrapper.get_lr()['lr'][0])
+
+    schedule = [dict(type='MultiStepLR', milestones=[1], gamma=0.1, by_epoch=True),
+                dict(type='MultiStepLR', milestones=[2], gamma=0.5, by_epoch=False)]
+    train(tiny_config(tiny_data, tmp_path, param_scheduler=schedule), Record())
+    assert seen == pytest.approx([0.05] * 3 + [0.005] * 3 + [0.0025] * 3)
+
+
+def test_ema_averages_global_models(tiny_data, tmp_path):
+    snapshots = []
+
+    class Snapshot(Hook):
+
+        def after_round(self, runner):
+            snapshots.append(model_weights(runner))
+
+    runner = train(tiny_config(tiny_data, tmp_path, custom_hooks=[dict(type='EMAHook', momentum=0.25)]), Snapshot())
+    name = 'decode_head.conv_seg.weight'
+    expected = snapshots[0][name]  # the first update copies
+    for snapshot in snapshots[1:]:
+        expected = 0.75 * expected + 0.25 * snapshot[name]
+    ema = next(hook for hook in runner.hooks if type(hook).__name__ == 'EMAHook').ema_model
+    torch.testing.assert_close(ema.module.state_dict()[name], expected)
+    assert_same_bits(model_weights(runner), snapshots[-1])
+
+
+def test_hooks_are_called_in_order(tiny_data, tmp_path):
+    calls = []
+
+    class Record(Hook):
+
+        def before_round(self, runner, cohort, broadcast):
+            calls.append(('round', runner.epoch, len(cohort)))
+
+        def before_client(self, runner, client):
+            calls.append('client')
+
+        def after_client(self, runner, update):
+            calls.append('update')
+
+        def after_round(self, runner):
+            calls.append('averaged')
+
+    train(tiny_config(tiny_data, tmp_path, **{'train_cfg.max_rounds': 2}), Record())
+    one = ['client', 'update'] * 3 + ['averaged']
+    assert calls == [('round', 0, 3), *one, ('round', 1, 3), *one]
+
+
+class Spoil(Hook):
+    """Makes the first clients of a round send NaN."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def before_round(self, runner, cohort, broadcast):
+        self.left = self.number
+
+    def before_client(self, runner, client):
+        handle = None
+
+        def spoil(optimizer, args, kwargs):
+            next(iter(runner.model.parameters())).data.fill_(float('nan'))
+            handle.remove()
+
+        if self.left > 0:
+            handle = runner.optim_wrapper.optimizer.register_step_post_hook(spoil)
+        self.left -= 1
+
+
+def test_update_that_is_not_finite_is_left_out(tiny_data, tmp_path):
+    runner = train(tiny_config(tiny_data, tmp_path, **{'train_cfg.max_rounds': 2}), Spoil(2))
+    assert all(torch.isfinite(tensor.float()).all() for tensor in model_weights(runner).values())
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert log.count('holds NaN or infinite values and is left out') == 4
+
+
+def test_round_without_a_finite_update_stops_and_loses_nothing(tiny_data, tmp_path):
+    train(tiny_config(tiny_data, tmp_path, **{'train_cfg.max_rounds': 1}))
+    with pytest.raises(FedSegError, match='round 2: no client of the cohort .* finite update'):
+        train(tiny_config(tiny_data, tmp_path, resume=True), Spoil(3))
+    resumed = train(tiny_config(tiny_data, tmp_path, resume=True))
+    assert resumed.epoch == 3
+
+
+def test_a_method_in_a_users_own_file(tiny_data, tmp_path):
+    """A subclass is registered and named in the config; the package is not edited."""
+
+    @ALGORITHMS.register_module(force=True)
+    class UniformMean(FedAvg):
+
+        def __init__(self, share=1.0):
+            super().__init__()
+            self.share = share
+            self.rounds = 0
+
+        def update_weight(self, update):
+            return self.share
+
+        def step(self, model):
+            super().step(model)
+            self.rounds += 1
+
+        def state_dict(self):
+            return dict(rounds=self.rounds)
+
+        def load_state_dict(self, state):
+            self.rounds = state['rounds']
+
+    method = {'federated.algorithm': dict(type='UniformMean', share=2.0)}
+    train(tiny_config(tiny_data, tmp_path, **method, **{'train_cfg.max_rounds': 2}))
+    runner = train(tiny_config(tiny_data, tmp_path, resume=True, **method))
+    assert runner.train_loop.federation.algorithm.rounds == 3
+
+
+def test_tensorboard(tiny_data, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
+    runner = train(tiny_config(tiny_data, tmp_path, **{'visualizer.vis_backends': backends}))
+    events = EventAccumulator(str(next(tmp_path.glob('*/vis_data'))))
+    events.Reload()
+    tags = events.Tags()['scalars']
+    assert {'loss', 'lr', 'mIoU', 'round/bytes_up', 'round/images'} <= set(tags)
+    assert [event.step for event in events.Scalars('loss')] == [1, 2, 3]
+    cohort = {client['client'] for client in runner.train_loop.federation.log.clients}
+    assert {f'client/{client}/loss' for client in cohort} <= set(tags)
