@@ -11,6 +11,7 @@ import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
+from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -140,7 +141,7 @@ def load_weights_only(filename: str, map_location=None) -> dict:
                               'only weights are loaded (re-save it with weights and plain metadata)') from error
         raise FedSegError(f'the checkpoint {filename} cannot be read: it is damaged, is no checkpoint, or carries '
                           'code instead of weights') from error
-    except (EOFError, RuntimeError, OSError) as error:
+    except Exception as error:  # the unpickler may raise anything on a file that is no pickle
         raise FedSegError(f'the checkpoint {filename} cannot be read: it is damaged or cut off') from error
 
 
@@ -148,7 +149,12 @@ def _load_url(url: str, model_dir=None, map_location=None, progress=True, **kwar
     """torch.hub's loader, which runs code from downloads by default."""
     with torch.serialization.safe_globals(_safe_globals()):
         kwargs['weights_only'] = True
-        return torch.hub.load_state_dict_from_url(url, model_dir, map_location, progress, **kwargs)
+        try:
+            return torch.hub.load_state_dict_from_url(url, model_dir, map_location, progress, **kwargs)
+        except URLError as error:
+            raise FedSegError(f'{url} cannot be downloaded ({error.reason}): put the file into '
+                              f'{torch.hub.get_dir()}/checkpoints, or train from scratch with --cfg-options '
+                              'model.pretrained=None') from error
 
 
 def _load_checkpoints_safely() -> None:

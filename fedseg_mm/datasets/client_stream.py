@@ -185,7 +185,8 @@ class ClientStream:
                 batch, sentence = next(self._iterator), None
             except FedSegError as error:  # a worker's traceback is wrapped around the sentence
                 sentence = str(error).strip().rsplit('FedSegError: ', 1)[-1]
-            if sentence is not None:  # out here nothing holds on to the workers, so they end at once
+                error.__traceback__ = None  # its frames hold on to the workers, which must end now
+            if sentence is not None:
                 self.close()
                 raise FedSegError(sentence)
             yield batch

@@ -1,0 +1,144 @@
+"""The tools as a user runs them: train, get killed, go on, evaluate."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import mmseg
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT, assert_same_bits, run_tool, weights_of, write_config
+
+
+def train(*arguments) -> subprocess.CompletedProcess:
+    done = run_tool('fed_train', *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def figures(work_dir: Path) -> dict:
+    """The metrics that a test run wrote."""
+    path = max(work_dir.glob('*/*.json'))
+    return {key: value for key, value in json.loads(path.read_text()).items() if key in ('mIoU', 'aAcc', 'mAcc')}
+
+
+def test_killed_and_resumed_equals_uninterrupted(tiny_data, tmp_path):
+    """SIGKILL in the middle of a round, with loader workers."""
+    changes = {'train_cfg.max_rounds': 4, 'train_dataloader.num_workers': 2}
+    config = write_config(tiny_data, tmp_path / 'whole', **changes)
+    train(config)
+    parts = tmp_path / 'parts'
+    with (tmp_path / 'killed.log').open('w') as log:
+        run = subprocess.Popen([sys.executable, str(ROOT / 'tools' / 'fed_train.py'), config, '--work-dir', str(parts)],
+                               stdout=log, stderr=log, start_new_session=True)
+        deadline = time.time() + 120
+        while not (parts / 'round_2.pth').exists() and run.poll() is None and time.time() < deadline:
+            time.sleep(0.005)
+        os.killpg(run.pid, signal.SIGKILL)
+        assert run.wait() == -signal.SIGKILL
+    assert not (parts / 'round_4.pth').exists()
+    train(config, '--work-dir', parts, '--resume')
+    assert_same_bits(weights_of(tmp_path / 'whole' / 'round_4.pth'), weights_of(parts / 'round_4.pth'))
+
+
+def test_own_test_tool_and_that_of_mmsegmentation_agree(tiny_data, tmp_path):
+    config = write_config(tiny_data, tmp_path, **{'federated.local_epochs': 8, 'train_cfg.max_rounds': 6})
+    train(config)
+    checkpoint = tmp_path / 'round_6.pth'
+    done = run_tool('test', config, checkpoint, '--work-dir', tmp_path / 'own', '--out', tmp_path / 'maps')
+    assert done.returncode == 0, done.stderr
+    packaged = Path(mmseg.__file__).parent / '.mim' / 'tools' / 'test.py'
+    done = subprocess.run([sys.executable, str(packaged), config, str(checkpoint), '--work-dir',
+                           str(tmp_path / 'packaged')], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    own = figures(tmp_path / 'own')
+    assert own == figures(tmp_path / 'packaged') and own['mIoU'] > 0
+    assert own['mIoU'] == json.loads((max(tmp_path.glob('2*/vis_data')) / 'scalars.json').read_text()
+                                     .strip().splitlines()[-1])['mIoU']  # as at the end of training
+    predicted = cv2.imread(str(tmp_path / 'maps' / '000.png'), cv2.IMREAD_UNCHANGED)
+    assert predicted.shape == (48, 64) and predicted.max() < 4
+
+
+def test_painted_predictions(tiny_data, tmp_path):
+    config = write_config(tiny_data, tmp_path, **{
+        'train_cfg.max_rounds': 1,
+        'default_hooks.visualization': dict(type='SegVisualizationHook', interval=1)})
+    train(config, '--cfg-options', 'train_cfg.val_interval=5')
+    done = run_tool('test', config, tmp_path / 'round_1.pth', '--show-dir', tmp_path / 'painted')
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / 'painted').rglob('*.png'))) == 4
+
+
+def test_cfg_options_reach_federated(tiny_data, tmp_path):
+    config = write_config(tiny_data, tmp_path)
+    train(config, '--cfg-options', 'federated.clients_per_round=5', 'federated.partitioner.num_clients=12',
+          'train_cfg.max_rounds=1')
+    line = json.loads((next(tmp_path.glob('*/vis_data')) / 'rounds.json').read_text())
+    manifest = json.loads((tmp_path / 'partition.json').read_text())
+    assert len(line['cohort']) == 5 and len(manifest['clients']) == 12
+
+
+def test_the_dumped_config_trains_again(tiny_data, tmp_path):
+    config = write_config(tiny_data, tmp_path / 'a', **{'train_cfg.max_rounds': 1})
+    train(config, '--work-dir', tmp_path / 'b')
+    train(tmp_path / 'b' / 'config.py', '--work-dir', tmp_path / 'c')
+    assert_same_bits(weights_of(tmp_path / 'b' / 'round_1.pth'), weights_of(tmp_path / 'c' / 'round_1.pth'))
+
+
+def test_amp_without_a_gpu_says_so(tiny_data, tmp_path):
+    import torch
+    if torch.cuda.is_available():
+        pytest.skip('there is a GPU')
+    done = train(write_config(tiny_data, tmp_path, **{'train_cfg.max_rounds': 1}), '--amp')
+    assert '--amp needs a GPU' in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize('tool', ['fed_train', 'test'])
+def test_help_teaches(tool):
+    done = run_tool(tool, '--help')
+    assert done.returncode == 0
+    for flag in ('--work-dir', '--cfg-options', '--launcher', 'examples:', f'python tools/{tool}.py'):
+        assert flag in done.stdout
+
+
+def make_cityscapes(folder: Path) -> None:
+    """A folder tree with Cityscapes' names and real PNG files."""
+    rng = np.random.RandomState(0)
+    for split, cities, number in (('train', ('aachen', 'bremen'), 16), ('val', ('munster', ), 2)):
+        for city in cities:
+            for kind in ('leftImg8bit', 'gtFine'):
+                (folder / kind / split / city).mkdir(parents=True)
+            for i in range(number):
+                label = cv2.resize(rng.permutation(np.r_[:19, 255]).astype(np.uint8).reshape(4, 5), (160, 80),
+                                   interpolation=cv2.INTER_NEAREST)
+                image = np.stack([label ^ 85, label ^ 170, 255 - label], -1)
+                name = f'{city}_{i:06d}_000019'
+                cv2.imwrite(str(folder / 'leftImg8bit' / split / city / f'{name}_leftImg8bit.png'), image)
+                cv2.imwrite(str(folder / 'gtFine' / split / city / f'{name}_gtFine_labelTrainIds.png'), label)
+
+
+def test_the_cityscapes_config_trains_and_evaluates(tmp_path):
+    """The config of the README with a small crop, batch and federation, on CPU."""
+    make_cityscapes(tmp_path / 'cityscapes')
+    config = ROOT / 'configs' / 'fedseg' / 'deeplabv3_cityscapes_noniid1.py'
+    done = run_tool(
+        'fed_train', config, '--work-dir', tmp_path / 'run', '--cfg-options', 'model.pretrained=None',
+        'model.data_preprocessor.size=(64,64)', 'train_dataloader.dataset.pipeline.2.scale=(160,80)',
+        'train_dataloader.dataset.pipeline.3.crop_size=(64,64)', 'train_dataloader.batch_size=2',
+        'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False',
+        'federated.partitioner.num_clients=19', 'federated.clients_per_round=2', 'federated.local_epochs=1',
+        'train_cfg.max_rounds=2', 'train_cfg.val_interval=2', FEDSEG_CITYSCAPES=str(tmp_path / 'cityscapes'))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert 'Round(train) [2/2]' in done.stdout and 'bicycle' in done.stdout
+    metrics = json.loads((next(tmp_path.glob('run/*/vis_data')) / 'scalars.json').read_text().splitlines()[-1])
+    done = run_tool(
+        'test', config, tmp_path / 'run' / 'round_2.pth', '--work-dir', tmp_path / 'test', '--cfg-options',
+        'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False',
+        FEDSEG_CITYSCAPES=str(tmp_path / 'cityscapes'))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert figures(tmp_path / 'test')['mIoU'] == metrics['mIoU']

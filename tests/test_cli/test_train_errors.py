@@ -1,0 +1,101 @@
+"""A mistake is one clear sentence and a non-zero exit, before training."""
+import cv2
+import numpy as np
+import pytest
+from fedseg_mm.cli.train import main
+
+from tests.conftest import run_tool, write_config
+
+
+def refuse_quickly(capsys, *arguments) -> str:
+    """As :func:`refuse`, in this process."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    assert isinstance(stop.value.code, str)  # which the interpreter prints, and exits with 1
+    assert '\n' not in stop.value.code and 'Round 1' not in capsys.readouterr().out
+    return stop.value.code
+
+
+def refuse(tool, *arguments, **environment) -> str:
+    """Run a tool that must refuse; return its sentence."""
+    done = run_tool(tool, *arguments, **environment)
+    lines = done.stderr.strip().splitlines()
+    sentence = lines[-1] if lines else ''
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert 'Traceback' not in done.stdout + done.stderr
+    assert sentence.startswith(f'{tool}: ') and not any(line.startswith(f'{tool}: ') for line in lines[:-1])
+    assert 'Round 1' not in done.stdout + done.stderr
+    return sentence
+
+
+@pytest.mark.parametrize('changes, sentence', [
+    ({'train_dataloader.dataset.data_root': 'nowhere'}, 'the data folder nowhere does not exist'),
+    ({'val_dataloader.dataset.data_prefix.img_path': 'typo'}, 'typo does not exist (val_dataloader'),
+    ({'federated.client_per_round': 3}, 'unknown key `client_per_round` in federated: did you mean '
+     '`clients_per_round`?'),
+    ({'federated.partitioner.num_client': 3}, 'unknown key `num_client` in federated.partitioner: did you mean '
+     '`num_clients`?'),
+    ({'federated.partitioner.type': 'ClasPartitioner'}, 'did you mean `ClassPartitioner`?'),
+    ({'federated.algorithm': dict(type='FedAverage')}, 'did you mean `FedAvg`?'),
+    ({'federated.algorithm': dict(type='FedAvg', mu=1)}, 'unknown key `mu` in federated.algorithm'),
+    ({'train_cfg.max_round': 3}, 'unknown key `max_round` in train_cfg: did you mean `max_rounds`?'),
+    ({'train_cfg.type': 'IterBasedTrainLoop'}, "set train_cfg = dict(type='FederatedTrainLoop'"),
+    ({'train_cfg.max_rounds': 0}, 'max_rounds must be at least 1'),
+    ({'train_dataloader.batchsize': 3}, 'did you mean `batch_size`?'),
+    ({'train_dataloader.batch_size': 1}, 'batch normalisation cannot train on batches of one image'),
+    ({'federated.partitioner.num_clients': 25}, 'num_clients=25 is more than the 24 images'),
+    ({'federated.clients_per_round': 9}, 'clients_per_round=9 must be between 1 and the 8 clients'),
+    ({'federated.clients_per_round': 0}, 'federated.clients_per_round must be an integer of at least 1'),
+    ({'federated.local_epochs': 1.5}, 'federated.local_epochs must be an integer'),
+    ({'federated.partitioner.classes_per_client': 5}, 'classes_per_client=5 is more than the 4 classes'),
+    ({'federated': None}, 'has no `federated = dict(...)`'),
+    ({'model.decode_head.num_classes': 19}, 'model.decode_head has num_classes=19, but the data set has 4 classes'),
+])
+def test_mistakes_in_the_config(tiny_data, tmp_path, changes, sentence, capsys):
+    assert sentence in refuse_quickly(capsys, write_config(tiny_data, tmp_path, **changes))
+
+
+def test_config_without_federated(tiny_data, tmp_path):
+    path = write_config(tiny_data, tmp_path)
+    text = open(path).read()
+    start = text.index('federated = dict')
+    end = text.index('\n', text.index('))', start))
+    (tmp_path / 'plain.py').write_text(text[:start] + text[end:])
+    assert 'plain.py has no `federated = dict(...)`' in refuse('fed_train', tmp_path / 'plain.py')
+
+
+def test_missing_or_broken_config(tmp_path):
+    assert 'there is no config file none.py' in refuse('fed_train', 'none.py')
+    (tmp_path / 'broken.py').write_text('model = dict(')
+    assert 'broken.py cannot be read: SyntaxError' in refuse('fed_train', tmp_path / 'broken.py')
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('split', ['train', 'test'])
+@pytest.mark.parametrize('what', ['value', 'cut image', 'cut label'])
+def test_files_that_cannot_be_trained_on(own_data, tmp_path, what, split, workers):
+    """Also in the evaluation's images: they would stop the run at its first evaluation."""
+    image, label = (own_data / kind / split / '002.png' for kind in ('img_dir', 'ann_dir'))
+    if what == 'value':
+        cv2.imwrite(str(label), np.full((48, 64), 77, np.uint8))
+    else:
+        path = image if what == 'cut image' else label
+        path.write_bytes(path.read_bytes()[:70])
+    config = write_config(own_data, tmp_path, **{'train_dataloader.num_workers': workers,
+                                                 'val_dataloader.num_workers': workers})
+    sentence = refuse('fed_train', config, FEDSEG_CACHE=str(tmp_path / 'cache'))
+    assert f'{split}/002.png' in sentence and ('77' in sentence or what != 'value')
+
+
+def test_mixing_transform(tiny_data, tmp_path, capsys):
+    mosaic = dict(type='RandomMosaic', prob=0.5, img_scale=(48, 64))
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), mosaic, dict(type='PackSegInputs')]
+    config = write_config(tiny_data, tmp_path, **{'train_dataloader.dataset.pipeline': pipeline})
+    assert 'RandomMosaic of BaseSegDataset mixes images' in refuse_quickly(capsys, config)
+
+
+def test_checkpoint_of_test(tiny_data, tmp_path):
+    config = write_config(tiny_data, tmp_path)
+    assert 'there is no checkpoint none.pth' in refuse('test', config, 'none.pth')
+    (tmp_path / 'text.pth').write_text('hello')
+    assert 'text.pth cannot be read' in refuse('test', config, tmp_path / 'text.pth')
