@@ -2,11 +2,12 @@ from .client_sampler import ClientSampler
 from .federated_hook import FederatedHook
 from .federated_loop import FederatedTrainLoop
 from .local_trainer import LocalTrainer
+from .optim_wrapper_constructor import FlatNoDecayConstructor
 from .round_log_processor import RoundLogProcessor
 from .round_logger_hook import RoundLoggerHook
 from .round_progress_hook import RoundProgressHook
 
 __all__ = [
-    'ClientSampler', 'FederatedHook', 'FederatedTrainLoop', 'LocalTrainer', 'RoundLogProcessor', 'RoundLoggerHook',
-    'RoundProgressHook'
+    'ClientSampler', 'FederatedHook', 'FederatedTrainLoop', 'FlatNoDecayConstructor', 'LocalTrainer',
+    'RoundLogProcessor', 'RoundLoggerHook', 'RoundProgressHook'
 ]

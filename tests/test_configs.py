@@ -1,0 +1,79 @@
+"""Every config builds: model, optimizer, federation."""
+import pytest
+from fedseg_mm.cli.train import federate
+from fedseg_mm.datasets import CamVidDataset
+from fedseg_mm.models import BackCELoss
+from fedseg_mm.registry import PARTITIONERS
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS
+from mmseg.registry import MODELS, TRANSFORMS
+
+from tests.conftest import ROOT
+
+CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob('configs/[!_]*/*.py'))
+
+
+def test_there_are_configs():
+    assert 'configs/fedseg/deeplabv3_cityscapes_noniid1.py' in CONFIGS
+
+
+@pytest.mark.parametrize('path', CONFIGS)
+def test_config_builds(path):
+    cfg = Config.fromfile(ROOT / path)
+    federate(cfg)
+    model = MODELS.build({**cfg.model, 'pretrained': None})
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    for schedule in cfg.param_scheduler:
+        PARAM_SCHEDULERS.build({**schedule, 'optimizer': wrapper})
+    partitioner = PARTITIONERS.build(cfg.federated.partitioner)
+    losses = [module for module in model.modules() if isinstance(module, BackCELoss)]
+    heads = [module for name, module in model.named_modules() if hasattr(module, 'conv_seg')]
+    assert len(losses) == (0 if path.endswith('_ce.py') or 'centralised' in path else len(heads))
+    for name, classes in (('camvid', 11), ('cityscapes', 19)):
+        if name in path:
+            assert {head.num_classes for head in heads} == {classes}
+    if 'noniid' in path:
+        assert partitioner.classes_per_client == (1 if 'noniid1' in path else 2)
+    dataset = cfg.train_dataloader.dataset
+    for part in dataset.get('datasets', [dataset]):
+        assert part.pipeline[-1].type == 'PackSegInputs'
+        for transform in part.pipeline:
+            TRANSFORMS.build(transform)
+
+
+@pytest.mark.parametrize('split', [1, 2])
+@pytest.mark.parametrize('model', ['bisenetv2_camvid', 'deeplabv3_cityscapes'])
+def test_rows_differ_in_the_loss_alone(model, split):
+    rows = [Config.fromfile(ROOT / f'configs/fedavg/{model}_noniid{split}_{row}.py') for row in ('ce', 'backce')]
+    for cfg in rows:
+        cfg.pop('loss')
+        for head in [cfg.model.decode_head, *(
+                cfg.model.auxiliary_head if isinstance(cfg.model.auxiliary_head, list) else [cfg.model.auxiliary_head])]:
+            head.loss_decode = head.loss_decode.get('loss_weight', 1.0)
+    assert rows[0].to_dict() == rows[1].to_dict()
+
+
+def test_settings_of_the_paper():
+    """facts: 22 and 152 clients, 5 per round, 2 local epochs, batches of 8, 800 and 1500 rounds, learning rates."""
+    for path, clients, rounds in (('fedseg/bisenetv2_camvid_noniid1.py', 22, 800),
+                                  ('fedseg/deeplabv3_cityscapes_noniid1.py', 152, 1500)):
+        cfg = Config.fromfile(ROOT / 'configs' / path)
+        assert cfg.federated.partitioner.num_clients == clients and cfg.train_cfg.max_rounds == rounds
+        assert cfg.federated.clients_per_round == 5 and cfg.federated.local_epochs == 2
+        assert cfg.train_dataloader.batch_size == 8 and cfg.train_dataloader.drop_last
+        assert cfg.train_cfg.val_interval == 20
+        model = MODELS.build({**cfg.model, 'pretrained': None})
+        wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        for group in wrapper.optimizer.param_groups:
+            for parameter in group['params']:
+                head = 'head' in names[id(parameter)]
+                assert group['lr'] == pytest.approx(0.5 if head else 0.05)
+                assert group['weight_decay'] == (5e-4 if parameter.ndim > 1 else 0), names[id(parameter)]
+        assert wrapper.optimizer.defaults['momentum'] == 0.9 and len(wrapper.optimizer.param_groups) == 4
+        assert len(names) == sum(len(group['params']) for group in wrapper.optimizer.param_groups)
+
+
+def test_camvid_has_a_colour_per_class():
+    assert len(CamVidDataset.METAINFO['classes']) == len(CamVidDataset.METAINFO['palette']) == 11
