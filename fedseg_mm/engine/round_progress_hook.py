@@ -1,4 +1,5 @@
 """A progress bar on a terminal: round, client, time left."""
+import atexit
 import datetime
 import sys
 
@@ -15,6 +16,11 @@ class RoundProgressHook(Hook):
     is shown where the output is not a terminal.
     """
 
+    progress: Progress | None = None
+
+    def before_train(self, runner) -> None:
+        atexit.register(self.after_round, runner)  # an interrupted bar would leave the terminal without a cursor
+
     def before_round(self, runner, cohort, broadcast) -> None:
         eta = runner.message_hub.runtime_info.get('eta')
         left = '' if eta is None else f' · {datetime.timedelta(seconds=int(eta))} left'
@@ -29,4 +35,5 @@ class RoundProgressHook(Hook):
         self.progress.advance(self.task)
 
     def after_round(self, runner) -> None:
-        self.progress.stop()
+        if self.progress is not None:
+            self.progress.stop()
