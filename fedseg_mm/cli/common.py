@@ -14,6 +14,17 @@ CFG_OPTIONS_HELP = ('override settings of the config, as key=value pairs; nested
                     'written key="[a,b]" or key=a,b')
 
 
+class CfgOptions(DictAction):
+    """MMEngine's parser of ``--cfg-options``, which fails on dicts with a traceback."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (ValueError, AssertionError, RecursionError):
+            parser.error(f'--cfg-options {" ".join(values)} cannot be read: {CFG_OPTIONS_HELP}; what needs a dict '
+                         'goes into a config file')
+
+
 @contextmanager
 def one_sentence_errors(tool: str) -> Iterator[None]:
     """Print what the user can mend as one sentence, and exit with 1."""
@@ -28,7 +39,7 @@ def one_sentence_errors(tool: str) -> Iterator[None]:
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """MMSegmentation's arguments that training and testing share."""
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                         help='how processes were launched (default: none, one process)')
     # torch.distributed.launch passes it

@@ -14,7 +14,7 @@ from fedseg_mm.registry import check_arguments
 
 EPILOG = """\
 examples:
-  train             python tools/fed_train.py configs/fedavg/unet_camvid_noniid1_backce.py
+  train             python tools/fed_train.py configs/fedavg/upernet_camvid160x120_noniid1_backce.py
   go on             python tools/fed_train.py CONFIG --resume
   larger cohorts    python tools/fed_train.py CONFIG --cfg-options federated.clients_per_round=10
   fewer rounds      python tools/fed_train.py CONFIG --cfg-options train_cfg.max_rounds=20

@@ -99,3 +99,11 @@ def test_checkpoint_of_test(tiny_data, tmp_path):
     assert 'there is no checkpoint none.pth' in refuse('test', config, 'none.pth')
     (tmp_path / 'text.pth').write_text('hello')
     assert 'text.pth cannot be read' in refuse('test', config, tmp_path / 'text.pth')
+
+
+@pytest.mark.parametrize('option', ["custom_hooks=[dict(type='EMAHook',momentum=0.1)]", 'no_value'])
+def test_cfg_options_that_cannot_be_read(option, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(['config.py', '--cfg-options', option])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and 'cannot be read: override settings' in error and 'Traceback' not in error
