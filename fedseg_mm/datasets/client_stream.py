@@ -1,4 +1,5 @@
 """One data set and one pool of workers that serve all clients."""
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -162,11 +163,14 @@ class ClientStream:
             persistent_workers=num_workers > 0,
             # its own generator: the loader draws from the global one otherwise, as often as it has workers
             generator=Generator(), **loader_args)
+        #: Seconds that training waited for batches since the last :meth:`plan`.
+        self.waited = 0.0
         self._planned: deque[tuple[int, int]] = deque()
         self._iterator: Iterator = iter(())
 
     def plan(self, round: int, clients: Sequence[int]) -> None:
         """Announce the clients to come, so that workers load them ahead."""
+        self.waited = 0.0
         self._planned = deque((round, client) for client in clients)
         self.batch_sampler.plan = tuple(self._planned)
         self._iterator = iter(self.loader)
@@ -181,6 +185,7 @@ class ClientStream:
             self.plan(round, [client])
         self._planned.popleft()
         for _ in range(self.batch_sampler.num_batches(client)):
+            start = time.perf_counter()
             try:
                 batch, sentence = next(self._iterator), None
             except FedSegError as error:  # a worker's traceback is wrapped around the sentence
@@ -189,6 +194,7 @@ class ClientStream:
             if sentence is not None:
                 self.close()
                 raise FedSegError(sentence)
+            self.waited += time.perf_counter() - start
             yield batch
 
     def close(self) -> None:

@@ -148,6 +148,8 @@ class FederatedHook(Hook):
                                   'infinite values and is left out.')
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        # MMEngine's timer measured the wait before the round, which is none
+        runner.message_hub.update_scalar('train/data_time', self.stream.waited)
         runner.logger.info(self.log.sentence())
         self.log.write(Path(runner.log_dir) / 'vis_data' / 'rounds.json', runner.message_hub.get_info('eta', None))
         runner.visualizer.add_scalars(self.log.flat(), step=runner.epoch + 1)

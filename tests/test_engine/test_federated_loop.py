@@ -149,6 +149,7 @@ def test_files_of_a_run(tiny_data, tmp_path):
     mean = sum(client['loss'] * client['images'] for client in rounds[0]['clients']) / rounds[0]['images']
     assert len(losses) == 3 and losses[0] == pytest.approx(mean)
     assert any('mIoU' in line for line in scalars)
+    assert all(0.001 < line['data_time'] < line['time'] for line in scalars if 'loss' in line)
     log = next(tmp_path.glob('*/*.log')).read_text()
     assert 'Round(train) [2/3]' in log and 'eta: ' in log and 'Round 2: clients (loss, time) ' in log
 
