@@ -4,14 +4,15 @@ import subprocess
 import sys
 from collections import OrderedDict
 
-import fedseg_mm.compat as compat
 import numpy as np
 import pytest
 import torch
-from fedseg_mm import FedSegError
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
+
+import fedseg_mm.compat as compat
+from fedseg_mm import FedSegError
 
 MMCV_IS_LITE = not any(d.metadata['Name'] == 'mmcv' for d in importlib.metadata.distributions())
 
@@ -109,8 +110,10 @@ def test_history_becomes_plain_and_comes_back(tmp_path):
 
 @pytest.mark.skipif(not MMCV_IS_LITE, reason='full mmcv has the compiled ops')
 def test_missing_op_names_itself_and_the_remedy():
-    from mmcv.ops import CrissCrossAttention  # noqa: F401  the Python half imports
-    from mmcv.ops import ModulatedDeformConv2d
+    from mmcv.ops import (
+        CrissCrossAttention,  # noqa: F401  the Python half imports
+        ModulatedDeformConv2d,
+    )
     conv = ModulatedDeformConv2d(4, 4, 3)
     with pytest.raises(FedSegError, match='modulated_deform_conv.* not part of mmcv-lite.*pip install mmcv'):
         conv(torch.rand(1, 4, 8, 8), torch.rand(1, 18, 6, 6), torch.rand(1, 9, 6, 6))

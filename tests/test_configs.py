@@ -1,14 +1,14 @@
 """Every config builds: model, optimizer, federation."""
 import pytest
-from fedseg_mm.cli.train import federate
-from fedseg_mm.datasets import CamVidDataset
-from fedseg_mm.models import BackCELoss
-from fedseg_mm.registry import PARTITIONERS
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from mmseg.registry import MODELS, TRANSFORMS
 
+from fedseg_mm.cli.train import federate
+from fedseg_mm.datasets import CamVidDataset
+from fedseg_mm.models import BackCELoss
+from fedseg_mm.registry import PARTITIONERS
 from tests.conftest import ROOT
 
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob('configs/[!_]*/*.py'))

@@ -4,7 +4,7 @@ import sys
 try:
     from fedseg_mm.cli.train import main
 except ImportError as error:
-    sys.exit(f'fed_train: {error}; install fedseg_mm with what it needs: pip install -e ".[lite]" -c requirements/tested.txt')
+    sys.exit(f'fed_train: {error}; see README.md, or: pip install -e ".[lite]" -c requirements/tested.txt')
 
 if __name__ == '__main__':
     main()

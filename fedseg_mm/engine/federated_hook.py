@@ -1,6 +1,5 @@
 """The user's switch: makes a federation of an MMSegmentation data set."""
 import copy
-import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -75,6 +74,9 @@ class FederatedHook(Hook):
         loader = copy.deepcopy(dict(dataloader))
         check_keys(loader, {'dataset', 'batch_size', 'num_workers', 'collate_fn', 'drop_last', *LOADER_KEYS,
                             *REPLACED_KEYS}, 'train_dataloader')
+        for key in ('dataset', 'batch_size'):
+            if key not in loader:
+                raise FedSegError(f'train_dataloader needs `{key}`, which is not given')
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         num_workers = loader.get('num_workers', 0)
         dataset = DATASETS.build(loader['dataset'])

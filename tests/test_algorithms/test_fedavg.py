@@ -1,8 +1,9 @@
 import torch
+from torch import nn
+
 from fedseg_mm.algorithms import FedAvg
 from fedseg_mm.registry import ALGORITHMS
 from fedseg_mm.structures import ClientUpdate
-from torch import nn
 
 
 def update(client, images, **weights):

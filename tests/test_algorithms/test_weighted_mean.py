@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from fedseg_mm.algorithms import WeightedMean
 
 

@@ -2,8 +2,8 @@
 import cv2
 import numpy as np
 import pytest
-from fedseg_mm.cli.train import main
 
+from fedseg_mm.cli.train import main
 from tests.conftest import run_tool, write_config
 
 

@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from fedseg_mm import FedSegError
 from fedseg_mm.datasets import ClassPartitioner
 

@@ -3,12 +3,19 @@ import random
 import numpy as np
 import pytest
 import torch
-from fedseg_mm import FedSegError
-from fedseg_mm.datasets import (ClientBatchSampler, ClientDataset, ClientShard, ClientStream, MaskUnannotated,
-                                Partition, SampleKey)
 from mmengine.dataset import ConcatDataset, pseudo_collate
 from mmseg.datasets import BaseSegDataset, MultiImageMixDataset
 
+from fedseg_mm import FedSegError
+from fedseg_mm.datasets import (
+    ClientBatchSampler,
+    ClientDataset,
+    ClientShard,
+    ClientStream,
+    MaskUnannotated,
+    Partition,
+    SampleKey,
+)
 from tests.conftest import CLASSES, tiny_config
 
 PARTITION = Partition((ClientShard(tuple(range(8)), (1, )), ClientShard((8, 9, 10), (0, 2)), ClientShard((11, ), (3, )),

@@ -1,16 +1,16 @@
 import os
 
 import cv2
-import fedseg_mm.datasets.label_scan as label_scan
 import numpy as np
 import pytest
 import torch
-from fedseg_mm import FedSegError
-from fedseg_mm.datasets import CamVidDataset, scan_labels
 from mmengine.dataset import ConcatDataset
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
+import fedseg_mm.datasets.label_scan as label_scan
+from fedseg_mm import FedSegError
+from fedseg_mm.datasets import CamVidDataset, scan_labels
 from tests.conftest import CLASSES, make_images
 
 PIPELINE = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]

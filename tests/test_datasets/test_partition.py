@@ -2,6 +2,7 @@ import dataclasses
 import json
 
 import pytest
+
 from fedseg_mm import FedSegError
 from fedseg_mm.datasets import ClientShard, Partition
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from fedseg_mm import FedSegError
 from fedseg_mm.engine import ClientSampler
 

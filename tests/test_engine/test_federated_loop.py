@@ -3,16 +3,16 @@ import json
 
 import pytest
 import torch
-from fedseg_mm import FedSegError
-from fedseg_mm.algorithms import FedAvg
-from fedseg_mm.cli.train import federate
-from fedseg_mm.registry import ALGORITHMS
-from fedseg_mm.seeding import derived_generator
 from mmengine.hooks import Hook
 from mmengine.registry import DATA_SAMPLERS
 from mmengine.runner import Runner
 from torch.utils.data import Sampler
 
+from fedseg_mm import FedSegError
+from fedseg_mm.algorithms import FedAvg
+from fedseg_mm.cli.train import federate
+from fedseg_mm.registry import ALGORITHMS
+from fedseg_mm.seeding import derived_generator
 from tests.conftest import assert_same_bits, tiny_config, weights_of
 
 

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from fedseg_mm.models import BackCELoss
 from mmseg.registry import MODELS
+
+from fedseg_mm.models import BackCELoss
 
 C = 6
 

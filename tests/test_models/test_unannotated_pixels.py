@@ -1,9 +1,9 @@
 import torch
-from fedseg_mm.models import hide_unannotated_pixels
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample, build_pixel_sampler
 
+from fedseg_mm.models import hide_unannotated_pixels
 from tests.conftest import tiny_config
 
 
