@@ -1,7 +1,5 @@
-# CamVid at a third of its size, for a CPU. Train = train + val (468 images), test = test (233 images, evaluated at
-# full size). The folder is data/camvid, or what the environment variable FEDSEG_CAMVID names.
-dataset_type = 'CamVidDataset'
-data_root = '{{$FEDSEG_CAMVID:data/camvid}}'
+# CamVid at a third of its size, for a CPU; the truth of the evaluation keeps its full size.
+_base_ = './camvid_512x512.py'
 size = (160, 120)  # width, height
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -15,34 +13,13 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=size, keep_ratio=True),
-    # after Resize, so that the truth keeps its size
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs')
 ]
 train_dataloader = dict(
     batch_size=4,
     num_workers=0,
-    drop_last=True,
     dataset=dict(
-        type='ConcatDataset',
-        datasets=[
-            dict(
-                type=dataset_type,
-                data_root=data_root,
-                data_prefix=dict(img_path=f'img_dir/{split}', seg_map_path=f'ann_dir/{split}'),
-                pipeline=train_pipeline) for split in ('train', 'val')
-        ]))
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        data_prefix=dict(img_path='img_dir/test', seg_map_path='ann_dir/test'),
-        pipeline=test_pipeline))
+        datasets=[{**part, 'pipeline': train_pipeline} for part in _base_.train_dataloader.dataset.datasets]))
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
-test_evaluator = val_evaluator
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
