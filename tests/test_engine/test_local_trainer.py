@@ -1,0 +1,134 @@
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from fedseg_mm.cli.train import federate
+from fedseg_mm.models import BackCELoss
+from fedseg_mm.structures import Broadcast
+from tests.conftest import assert_same_bits, tiny_config
+
+
+@pytest.fixture(params=['SGD', 'Adam', 'accumulate'])
+def trainer(request, tiny_data, tmp_path):
+    """The trainer of a real run, after its first round."""
+    changes = {'train_cfg.max_rounds': 1, 'train_cfg.val_interval': 9}
+    if request.param == 'Adam':
+        changes['optim_wrapper.optimizer'] = dict(type='Adam', lr=0.01, _delete_=True)
+    if request.param == 'accumulate':
+        changes['optim_wrapper.accumulative_counts'] = 4
+    cfg = tiny_config(tiny_data, tmp_path, **changes)
+    federate(cfg)
+    cfg.experiment_name = f'trainer_{request.param}'
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner.train_loop.federation.trainer
+
+
+def snapshot(update):
+    return {name: tensor.clone() for name, tensor in update.weights.items()}
+
+
+def global_weights(trainer, round=0):
+    return Broadcast(round, {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()})
+
+
+def test_a_clients_training_does_not_depend_on_those_before(trainer):
+    broadcast = global_weights(trainer)
+    first = snapshot(trainer.fit(2, broadcast))
+    trainer.fit(5, broadcast)
+    trainer.fit(0, global_weights(trainer, round=7))
+    torch.manual_seed(99)
+    torch.rand(7)
+    second = trainer.fit(2, broadcast)
+    assert_same_bits(first, second.weights)
+    assert any(not torch.equal(first[name], broadcast.weights[name]) for name in first)
+
+
+def test_another_round_is_another_training(trainer):
+    broadcast = global_weights(trainer)
+    first = snapshot(trainer.fit(2, broadcast))
+    second = trainer.fit(2, Broadcast(1, broadcast.weights)).weights
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_broadcast_is_read_and_not_changed(trainer):
+    broadcast = global_weights(trainer)
+    before = {name: tensor.clone() for name, tensor in broadcast.weights.items()}
+    trainer.fit(1, broadcast)
+    assert_same_bits(before, broadcast.weights)
+
+
+def test_nothing_of_a_client_stays_in_the_optimizer(trainer):
+    trainer.fit(1, global_weights(trainer))
+    assert not trainer.optim_wrapper.optimizer.state
+    assert all(parameter.grad is None for parameter in trainer.model.parameters())
+
+
+def test_back_ce_knows_the_clients_classes(trainer):
+    loss, = (module for module in trainer.model.modules() if isinstance(module, BackCELoss))
+    for client in (0, 7):
+        trainer.fit(client, global_weights(trainer))
+        assert loss._classes == trainer.stream.batch_sampler.partition.clients[client].classes
+
+
+def test_update_tells_images_steps_and_loss(trainer):
+    update = trainer.fit(3, global_weights(trainer))
+    shard = trainer.stream.batch_sampler.partition.clients[3]
+    assert update.client == 3 and update.num_images == len(shard.indices)
+    assert update.num_steps == 2 * max(1, len(shard.indices) // 2)
+    assert update.is_finite and update.metrics['loss'] == pytest.approx(update.metrics['decode.loss_back_ce'])
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_weights_that_are_not_finite_are_noticed(trainer, value):
+    weights = dict(global_weights(trainer).weights)
+    name = 'decode_head.conv_seg.bias'
+    weights[name] = torch.full_like(weights[name], value)
+    assert not trainer.fit(0, Broadcast(0, weights)).is_finite
+
+
+class LastBatch(Hook):
+    """Keeps what BackCE was given, and what each client sent."""
+
+    def __init__(self):
+        self.updates = []
+
+    def before_round(self, runner, cohort, broadcast):
+        self.bias = broadcast.weights['decode_head.conv_seg.bias'].double()
+        runner.model.decode_head.loss_decode.register_forward_pre_hook(self.keep)
+
+    def keep(self, loss, args):
+        self.logits, self.label, self.unannotated = args[0].detach().double(), args[1], loss._unannotated
+
+    def after_client(self, runner, update):
+        self.updates.append((update.client, self.logits, self.label, self.unannotated,
+                             update.weights['decode_head.conv_seg.bias'].double()))
+
+
+def test_one_step_by_hand(tiny_data, tmp_path):
+    """A client with one batch, SGD without momentum: what it sends follows from the closed form of BackCE's gradient.
+
+    The bias of the classifier moves every pixel's logit alike, so its gradient is the sum over the pixels.
+    """
+    cfg = tiny_config(tiny_data, tmp_path, **{
+        'train_cfg.max_rounds': 1, 'train_cfg.val_interval': 9, 'optim_wrapper.optimizer.momentum': 0,
+        'federated.local_epochs': 1, 'train_dataloader.batch_size': 24})
+    federate(cfg)
+    cfg.experiment_name = 'trainer_by_hand'
+    runner = Runner.from_cfg(cfg)
+    batch = LastBatch()
+    runner.register_hook(batch)
+    runner.train()
+    assert len(batch.updates) == 3
+    for client, logits, label, unannotated, bias in batch.updates:
+        classes = set(runner.train_loop.federation.partition.clients[client].classes)
+        assert set(label.unique().tolist()) <= {*classes, 255} and unannotated.any()
+        absent = torch.tensor([c not in classes for c in range(4)])
+        p = logits.softmax(1).movedim(1, -1)  # (N, H, W, C)
+        shown = label != 255
+        target = torch.where(absent, p / p[..., absent].sum(-1, keepdim=True), 0)  # of an unannotated pixel
+        target[shown] = torch.nn.functional.one_hot(label[shown], 4).double()
+        counted = shown | unannotated
+        gradient = (p - target)[counted].sum(0) / counted.sum()
+        torch.testing.assert_close(bias, batch.bias - 0.05 * gradient, rtol=1e-5, atol=1e-7)
