@@ -20,7 +20,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 
 from fedseg_mm.errors import FedSegError
 
-__all__ = ['history_to_lists', 'lists_to_history', 'load_weights_only']
+__all__ = ['load_weights_only', 'restore_history', 'to_plain']
 
 INSTALL_MMCV = ("install one of them: `pip install mmcv-lite==2.1.0` (no compiled ops, enough for nearly every "
                 'model) or `pip install mmcv==2.1.0` (with compiled ops)')
@@ -107,8 +107,8 @@ def _safe_globals() -> list:
     """What MMEngine's checkpoints hold besides tensors; all of it is data."""
     from numpy._core import multiarray
     safe = [
-        HistoryBuffer, np.ndarray, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType,
-        (_history_method, 'builtins.getattr')
+        HistoryBuffer, np.ndarray, np.dtype, (_history_method, 'builtins.getattr'),
+        *(getattr(np.dtypes, f'{name}DType') for name in ('Bool', 'UInt8', 'Int32', 'Int64', 'Float32', 'Float64'))
     ]
     for namespace in ('numpy._core.multiarray', 'numpy.core.multiarray'):  # numpy 2 and numpy 1 files
         safe += [(multiarray._reconstruct, f'{namespace}._reconstruct'), (multiarray.scalar, f'{namespace}.scalar')]
@@ -169,31 +169,35 @@ def _load_checkpoints_safely() -> None:
 
 
 def _plain(value):
-    """Numpy scalars and arrays as Python numbers and lists."""
+    """Plain Python instead of numpy, log history and functions."""
+    if isinstance(value, HistoryBuffer):
+        values, counts = value.data
+        return dict(values=values.tolist(), counts=counts.tolist(), max_length=value.max_length)
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        # a schedule's functions are its class's and come back with it; only a file must not hold them
+        return {key: _plain(item) for key, item in value.items() if not callable(item)}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(item) for item in value)
     return value
 
 
-def history_to_lists(checkpoint: dict) -> None:
-    """Turn a checkpoint's log history into plain Python, in place.
+def to_plain(checkpoint: dict) -> None:
+    """Turn all of a checkpoint but its tensors into plain Python, in place.
 
-    What MMEngine puts into ``message_hub`` then loads with plain
-    ``torch.load(weights_only=True)`` on any machine, ours or not.
+    What MMEngine adds to the weights (log history, best score, palettes,
+    schedules) then loads with plain ``torch.load(weights_only=True)`` on any
+    machine, ours or not.
     """
-    hub = checkpoint['message_hub']
-    hub['runtime_info'] = _plain(hub['runtime_info'])
-    for name, buffer in hub['log_scalars'].items():
-        values, counts = buffer.data
-        hub['log_scalars'][name] = dict(values=_plain(values), counts=_plain(counts), max_length=buffer.max_length)
+    for key in checkpoint.keys() - {'state_dict', 'optimizer'}:
+        checkpoint[key] = _plain(checkpoint[key])
 
 
-def lists_to_history(checkpoint: dict) -> None:
-    """Undo :func:`history_to_lists`, in place, where it was done."""
+def restore_history(checkpoint: dict) -> None:
+    """Make MMEngine's log history of what :func:`to_plain` wrote, in place."""
     scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
     for name, history in scalars.items():
         if isinstance(history, dict):

@@ -27,6 +27,16 @@ def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
             raise FedSegError(f'unknown key `{key}` in {where}: {hint}')
 
 
+def check_positive(name: str, value) -> None:
+    """Refuse what is not an integer of at least 1.
+
+    Raises:
+        FedSegError: Names the config's key and its value.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise FedSegError(f'{name} must be an integer of at least 1, but is {value!r}')
+
+
 def check_arguments(cls: type, arguments: dict, where: str) -> None:
     """Refuse arguments that ``cls`` does not take or lacks.
 

@@ -97,11 +97,13 @@ def test_damaged_and_missing_checkpoints_are_one_sentence(tmp_path):
 
 def test_history_becomes_plain_and_comes_back(tmp_path):
     checkpoint = zoo_checkpoint()
-    checkpoint['meta'] = {}
-    compat.history_to_lists(checkpoint)
+    checkpoint['param_schedulers'] = [dict(anneal=np.mean, phases=[dict(end=np.float64(3))], last_step=2)]
+    compat.to_plain(checkpoint)
     torch.save(checkpoint, tmp_path / 'ours.pth')
     loaded = torch.load(tmp_path / 'ours.pth', weights_only=True)  # no help needed
-    compat.lists_to_history(loaded)
+    compat.restore_history(loaded)
+    assert loaded['param_schedulers'] == [dict(phases=[dict(end=3.0)], last_step=2)]
+    assert loaded['meta']['dataset_meta']['palette'] == [[0, 0, 0], [0, 0, 0]]
     history = loaded['message_hub']['log_scalars']['train/loss']
     assert history.data[0].tolist() == [1, 2] and history.max_length == 1000000
     history.update(4.0)

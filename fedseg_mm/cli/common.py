@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mmengine.config import Config, DictAction
+from mmseg.registry import DATASETS
 
 from fedseg_mm.errors import FedSegError
 
@@ -32,6 +33,10 @@ def one_sentence_errors(tool: str) -> Iterator[None]:
         yield
     except FedSegError as error:
         sys.exit(f'{tool}: {error}')
+    except KeyError as error:
+        if 'is not in the' not in str(error):
+            raise
+        sys.exit(f'{tool}: {str(error.args[0]).split(". ")[0]}')  # MMEngine's word for an unknown type
     except KeyboardInterrupt:
         print(f'\n{tool}: stopped; a training goes on from its last checkpoint with --resume', file=sys.stderr)
         sys.exit(130)
@@ -104,3 +109,8 @@ def _check_dataset(dataset: dict, key: str) -> None:
     ann_file = dataset.get('ann_file')
     if ann_file and not osp.exists(osp.join(root, ann_file)):
         raise FedSegError(f'the file {osp.join(root, ann_file)} does not exist ({key}.ann_file)')
+    if dataset.get('data_prefix'):
+        files = DATASETS.build({**dataset, 'lazy_init': True, 'pipeline': []}).load_data_list()
+        if not files:
+            raise FedSegError(f'{key} finds no image in {root}: check its data_prefix, and its img_suffix, which must '
+                              'end the names of the images')

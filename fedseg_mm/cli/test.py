@@ -9,7 +9,7 @@ from fedseg_mm.errors import FedSegError
 
 EPILOG = """\
 examples:
-  mIoU              python tools/test.py CONFIG work_dirs/CONFIG/round_100.pth
+  mIoU              python tools/test.py CONFIG work_dirs/CONFIG/round_70.pth
   painted images    python tools/test.py CONFIG CHECKPOINT --show-dir painted
   label maps        python tools/test.py CONFIG CHECKPOINT --out predictions
 
@@ -21,7 +21,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         prog='test', description='Evaluate a segmentor on the config\'s test images.', epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file of the training')
-    parser.add_argument('checkpoint', help='checkpoint file, e.g. work_dirs/CONFIG/round_100.pth')
+    parser.add_argument('checkpoint', help='checkpoint file, e.g. work_dirs/CONFIG/round_70.pth')
     parser.add_argument('--work-dir', help='where the figures are written as JSON (default: work_dirs/CONFIG_NAME)')
     parser.add_argument('--out', help='folder for the predicted label maps, as PNG')
     parser.add_argument('--show', action='store_true', help='show painted predictions in a window')

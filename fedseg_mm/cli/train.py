@@ -5,12 +5,12 @@ import logging
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 from fedseg_mm.cli.common import add_common_arguments, check_data_folders, load_config, one_sentence_errors
 from fedseg_mm.engine import FederatedHook, FederatedTrainLoop
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.registry import check_arguments
+from fedseg_mm.registry import check_arguments, check_positive
 
 EPILOG = """\
 examples:
@@ -19,7 +19,7 @@ examples:
   larger cohorts    python tools/fed_train.py CONFIG --cfg-options federated.clients_per_round=10
   fewer rounds      python tools/fed_train.py CONFIG --cfg-options train_cfg.max_rounds=20
   another seed      python tools/fed_train.py CONFIG --cfg-options randomness.seed=1
-  evaluate          python tools/test.py CONFIG work_dirs/CONFIG/round_100.pth
+  evaluate          python tools/test.py CONFIG work_dirs/CONFIG/round_70.pth
 
 The config's `federated = dict(...)` says who holds what (partitioner), how many clients train in a round
 (clients_per_round), for how long (local_epochs) and by which method (algorithm). Checkpoints (round_N.pth), the
@@ -49,7 +49,7 @@ def use_amp(cfg: Config) -> None:
         return
     if cfg.optim_wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise FedSegError(f'--amp cannot be combined with optim_wrapper.type={cfg.optim_wrapper.type}')
-    if torch.cuda.is_bf16_supported():
+    if torch.cuda.is_bf16_supported(including_emulation=False):
         # no loss scaling: bfloat16 has float32's range, and a scaler skips some of a client's few steps
         cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=dict(enabled=False))
     else:
@@ -63,18 +63,39 @@ def federate(cfg: Config) -> None:
         FedSegError: The section is missing or holds an unknown key.
     """
     federated = cfg.get('federated')
+    hooks = cfg.get('custom_hooks') or []
+    if federated is None and any(hook.get('type') == 'FederatedHook' for hook in hooks):
+        federated = {key: value for key, value in next(
+            hook for hook in hooks if hook.get('type') == 'FederatedHook').items() if key != 'type'}
     if federated is None:
         raise FedSegError(f'{cfg.filename} has no `federated = dict(...)`: inherit one from '
                           'configs/_base_/federated/, or write your own')
+    for key, value in (('federated', federated), ('train_cfg', cfg.get('train_cfg'))):
+        if not isinstance(value, dict):
+            raise FedSegError(f'{key} must be a dict, but is {value!r}')
     check_arguments(FederatedHook, federated, 'federated')
-    train_cfg = dict(cfg.get('train_cfg') or {})
+    train_cfg = dict(cfg.train_cfg)
     if train_cfg.pop('type', None) != 'FederatedTrainLoop':
         raise FedSegError("a federated config trains in rounds: set train_cfg = dict(type='FederatedTrainLoop', "
                           'max_rounds=..., val_interval=...)')
     check_arguments(FederatedTrainLoop, dict(runner=None, dataloader=None, **train_cfg), 'train_cfg')
+    check_positive('train_cfg.max_rounds', train_cfg['max_rounds'])
     own = ('FederatedHook', 'RoundProgressHook')
-    others = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') not in own]
+    others = [hook for hook in hooks if hook.get('type') not in own]
     cfg.custom_hooks = [dict(type='FederatedHook', **federated), dict(type='RoundProgressHook'), *others]
+
+
+def warn_of_iterations(cfg: Config) -> None:
+    """Say so where a setting was meant for iterations, which there are fewer of: one per round."""
+    rounds = cfg.train_cfg.max_rounds
+    for i, schedule in enumerate(cfg.get('param_scheduler') or []):
+        if isinstance(schedule, dict) and isinstance(end := schedule.get('end'), int) and end > rounds:
+            print_log(f'param_scheduler.{i}.end={end} is beyond max_rounds={rounds}: schedules count rounds.',
+                      'current', level=logging.WARNING)
+    interval = cfg.get('default_hooks', {}).get('checkpoint', {}).get('interval', -1)
+    if interval > rounds:
+        print_log(f'default_hooks.checkpoint.interval={interval} is beyond max_rounds={rounds}: only the last round '
+                  'is saved.', 'current', level=logging.WARNING)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -88,4 +109,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.amp:
             use_amp(cfg)
         cfg.resume = args.resume or cfg.get('resume', False)
+        if cfg.resume and find_latest_checkpoint(cfg.work_dir):
+            cfg.load_from = None  # MMEngine would resume from there, and not from the run's last checkpoint
+        warn_of_iterations(cfg)
         Runner.from_cfg(cfg).train()

@@ -4,12 +4,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from mmseg.datasets.transforms import GenerateEdge, PackSegInputs
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fedseg_mm.datasets.label_scan import plain_datasets
 from fedseg_mm.datasets.partition import Partition
-from fedseg_mm.datasets.unannotated import MaskUnannotated
+from fedseg_mm.datasets.unannotated import VOID, MaskUnannotated
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.seeding import derive_seed, derived_generator, seeded
 
@@ -31,31 +32,37 @@ class ClientDataset(Dataset):
     """A data set as its clients see it: masked to their annotated classes.
 
     The masking transform is put into the data set's own pipeline, right
-    before the last (packing) transform.
+    before the packing transform (and before an edge map is made of the label).
 
     Args:
         dataset (BaseDataset or ConcatDataset): MMSegmentation's data set.
 
     Raises:
-        FedSegError: The pipeline mixes images, is empty, or void is not 255.
+        FedSegError: The pipeline mixes images or packs none, or void is not 255.
     """
 
     def __init__(self, dataset) -> None:
         for part in plain_datasets(dataset):
-            transforms = part.pipeline.transforms
-            name = type(part).__name__
-            if not transforms:
-                raise FedSegError(f'the train pipeline of {name} is empty')
-            for transform in transforms:
-                if hasattr(transform, 'get_indices'):
-                    raise FedSegError(f'the transform {type(transform).__name__} of {name} mixes images and would pull '
-                                      "other clients' images into a client's training: remove it")
-            if getattr(part, 'ignore_index', 255) != 255:
-                raise FedSegError(f'{name} has ignore_index={part.ignore_index}, but void must be 255')
-            if not any(isinstance(transform, MaskUnannotated) for transform in transforms):
-                transforms.insert(len(transforms) - 1, MaskUnannotated())
+            if getattr(part, 'ignore_index', VOID) != VOID:
+                raise FedSegError(f'{type(part).__name__} has ignore_index={part.ignore_index}, but void must be '
+                                  f'{VOID}')
+            self._mask_before_packing(part.pipeline.transforms, type(part).__name__)
         self.dataset = dataset
         self.metainfo = dataset.metainfo
+
+    @staticmethod
+    def _mask_before_packing(transforms: list, name: str) -> None:
+        """Put the mask right before the label is packed, or made an edge map of."""
+        for transform in _nested(transforms):
+            if hasattr(transform, 'get_indices'):
+                raise FedSegError(f'the transform {type(transform).__name__} of {name} mixes images and would pull '
+                                  "other clients' images into a client's training: remove it")
+        last = [i for i, transform in enumerate(transforms) if isinstance(transform, (PackSegInputs, GenerateEdge))]
+        if not last:
+            raise FedSegError(f'the train pipeline of {name} has no PackSegInputs, before which labels are masked to '
+                              'their client')
+        if not any(isinstance(transform, MaskUnannotated) for transform in transforms):
+            transforms.insert(last[0], MaskUnannotated(required=True))
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -67,8 +74,10 @@ class ClientDataset(Dataset):
         try:
             with seeded(key.seed):
                 sample = part.pipeline(info)
+        except FedSegError:
+            raise
         except Exception as error:
-            raise FedSegError(f'the image {info.get("img_path")} cannot be loaded: {error!r}') from error
+            raise FedSegError(f'the train pipeline fails on the image {info.get("img_path")}: {error!r}') from error
         if sample is None:
             raise FedSegError(f'the train pipeline rejects the image {info.get("img_path")}')
         return sample
@@ -79,6 +88,16 @@ class ClientDataset(Dataset):
             place, index = dataset._get_ori_dataset_idx(index)
             dataset = dataset.datasets[place]
         return dataset, index
+
+
+def _nested(transforms: list) -> Iterator:
+    """The transforms and those that they hold (RandomApply, RandomChoice, …)."""
+    for transform in transforms:
+        if isinstance(transform, (list, tuple)):
+            yield from _nested(transform)
+        else:
+            yield transform
+            yield from _nested(list(getattr(transform, 'transforms', None) or []))
 
 
 class ClientBatchSampler(Sampler):

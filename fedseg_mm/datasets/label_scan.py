@@ -20,6 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 from fedseg_mm.datasets.unannotated import VOID
 from fedseg_mm.errors import FedSegError
 
+EXIF_ORIENTATION = 0x0112
+
 
 def plain_datasets(dataset) -> list[BaseDataset]:
     """The data sets with a pipeline that ``dataset`` joins, in order.
@@ -92,60 +94,81 @@ class _LabelScan(Dataset):
 
     def __getitem__(self, index: int) -> np.ndarray | str:
         info = self.dataset.get_data_info(index)
+        try:
+            return self._count(info, self.pipelines[index])
+        except FedSegError as defect:
+            return str(defect)
+
+    def _count(self, info: dict, pipeline: list) -> np.ndarray:
         image, label = info.get('img_path'), info.get('seg_map_path')
+        size = None if image is None else _image_size(image)
+        if label is not None:
+            _check_depth(label, image)
         try:
-            size = _image_size(image) if image is not None else None
-        except FileNotFoundError:
-            return f'the image {image} does not exist'
-        except UnidentifiedImageError:
-            return f'the image {image} is damaged: it is no image that can be read'
-        except (OSError, SyntaxError, ValueError) as error:
-            return f'the image {image} is damaged: {error}'
-        try:
-            for transform in self.pipelines[index]:
+            for transform in pipeline:
                 info = transform(info)
                 if 'gt_seg_map' in info:
                     break
             values = np.asarray(info['gt_seg_map'])
-        except FileNotFoundError:
-            return f'the label {label} of image {image} does not exist'
-        except UnidentifiedImageError:
-            return f'the label {label} is damaged: it is no image that can be read'
         except Exception as error:  # a data set's own loading may raise anything; the file must be named
-            return f'the label {label} of image {image} cannot be loaded: {error!r}'
+            raise FedSegError(f'the label {label} of image {image} cannot be loaded: {error!r}') from error
         if values.ndim != 2:
-            return f'the label {label} has {values.ndim} dimensions, but must have one value per pixel'
+            raise FedSegError(f'the label {label} has {values.ndim} dimensions, but must have one value per pixel')
+        if not np.issubdtype(values.dtype, np.integer):
+            raise FedSegError(f'the label {label} has the type {values.dtype}, but must hold integers')
         if size is not None and values.shape != size:
-            return (f'the label {label} is {values.shape[1]}x{values.shape[0]} pixels, but its image {image} is '
-                    f'{size[1]}x{size[0]}')
-        counts = np.bincount(values.ravel(), minlength=256)
-        outside = np.flatnonzero(counts)
-        outside = outside[(outside >= self.num_classes) & (outside != VOID)]
-        if len(outside):
-            return (f'the label {label} holds the value {outside[0]}, but the {self.num_classes} classes are 0 to '
-                    f'{self.num_classes - 1}, and {VOID} is void')
-        return counts[:self.num_classes]
+            raise FedSegError(f'the label {label} is {values.shape[1]}x{values.shape[0]} pixels, but its image {image} '
+                              f'is {size[1]}x{size[0]}')
+        least, greatest = values.min(), values.max()
+        if least >= 0 and greatest <= VOID:
+            counts = np.bincount(values.ravel(), minlength=VOID + 1)
+            outside = np.flatnonzero(counts[self.num_classes:VOID]) + self.num_classes
+            if not len(outside):
+                return counts[:self.num_classes]
+            greatest = outside[0]
+        raise FedSegError(f'the label {label} holds the value {least if least < 0 else greatest}, but the '
+                          f'{self.num_classes} classes are 0 to {self.num_classes - 1}, and {VOID} is void')
 
 
 def _until_label(transforms: list) -> Iterator:
-    """The transforms up to the one that loads labels, without those that read the image."""
-    for transform in transforms:
-        if not isinstance(transform, LoadImageFromFile):
-            yield transform
-        if getattr(transform, 'with_seg', False):
-            return
+    """The transform that loads labels, or all but those that read the image, one of which may make them."""
+    loads_labels = [transform for transform in transforms if getattr(transform, 'with_seg', False)]
+    return iter(loads_labels or [t for t in transforms if not isinstance(t, LoadImageFromFile)])
+
+
+def _read(path: str, what: str) -> Image.Image | None:
+    """The opened file; None where only a special loader can read its format (.npy, .tif of floats, …)."""
+    try:
+        return Image.open(io.BytesIO(fileio.get(path)))
+    except FileNotFoundError as error:
+        raise FedSegError(f'{what} does not exist') from error
+    except UnidentifiedImageError as error:
+        if Path(path).suffix.lower() in ('.jpg', '.jpeg', '.png', '.bmp', '.gif', '.webp'):
+            raise FedSegError(f'{what} is damaged: it is no image that can be read') from error
+        return None
 
 
 def _image_size(path: str) -> tuple[int, int] | None:
-    """Decode the whole image, because a cut-off file shows only at its end."""
+    """Height and width. The whole image is decoded, because a cut-off file shows only at its end."""
+    image = _read(path, f'the image {path}')
+    if image is None:
+        return None
     try:
-        with Image.open(io.BytesIO(fileio.get(path))) as image:
-            image.load()
-            return image.height, image.width
-    except UnidentifiedImageError:
-        if Path(path).suffix.lower() in Image.registered_extensions():
-            raise
-        return None  # a format that a special loader reads (.npy, .tif with many bands, …)
+        image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise FedSegError(f'the image {path} is damaged: {error}') from error
+    turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5  # loaders turn the image upright
+    return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _check_depth(path: str, image: str) -> None:
+    """MMSegmentation reads labels as 8 bit, and turns 257 into 1 without a word."""
+    label = _read(path, f'the label {path} of image {image}')
+    if label is not None and label.mode.startswith(('I', 'F')):
+        greatest = np.asarray(label).max()
+        if greatest > VOID:
+            raise FedSegError(f'the label {path} holds the value {greatest} in 16 or 32 bits, but labels are read as '
+                              '8 bits: save it with values up to 255')
 
 
 def _cache_file(dataset) -> Path:

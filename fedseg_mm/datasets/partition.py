@@ -2,6 +2,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -52,11 +53,21 @@ class Partition:
             digest.update(np.array([len(shard.indices), *shard.indices], '<i8').tobytes())
         return digest.hexdigest()
 
-    def save(self, path: str | Path) -> None:
-        """Write the manifest: readable JSON, one line per client, atomically."""
-        clients = ',\n  '.join(
-            json.dumps(dict(client=client, classes=shard.classes, images=shard.indices))
-            for client, shard in enumerate(self.clients))
+    def save(self, path: str | Path, file_names: Sequence[str] = ()) -> None:
+        """Write the manifest: readable JSON, one line per client, atomically.
+
+        Args:
+            path (str or Path): The file.
+            file_names (Sequence[str]): The data set's images by index, for
+                the reader.
+        """
+        lines = []
+        for client, shard in enumerate(self.clients):
+            line = dict(client=client, classes=shard.classes, images=shard.indices)
+            if file_names:
+                line['files'] = [file_names[index] for index in shard.indices]
+            lines.append(json.dumps(line))
+        clients = ',\n  '.join(lines)
         head = json.dumps(dict(
             format=FORMAT, hash=self.hash, made_by=self.made_by, num_images=self.num_images,
             num_classes=self.num_classes))
@@ -90,8 +101,9 @@ class Partition:
                 num_images=int(manifest['num_images']),
                 num_classes=int(manifest['num_classes']),
                 made_by=manifest['made_by'])
+            stated = manifest['hash']
         except (KeyError, TypeError, ValueError) as error:
             raise FedSegError(f'the partition manifest {path} is incomplete: {error!r}') from error
-        if partition.hash != manifest['hash']:
+        if partition.hash != stated:
             raise FedSegError(f'the partition manifest {path} was changed: its hash does not fit its clients')
         return partition

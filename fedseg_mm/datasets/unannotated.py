@@ -3,6 +3,8 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
+from fedseg_mm.errors import FedSegError
+
 #: Label of a pixel whose class the client does not annotate.
 UNANNOTATED = 254
 #: Label of void and padding.
@@ -17,11 +19,22 @@ class MaskUnannotated(BaseTransform):
     transform, so that crops do not depend on what the client annotates.
 
     Required keys: ``gt_seg_map`` (H, W); ``annotated_classes``, a sequence of
-    class indices. Without ``annotated_classes`` nothing is masked.
+    class indices.
+
+    Args:
+        required (bool): Whether ``annotated_classes`` must be there, as it is
+            in federated training; otherwise nothing is masked without it.
+            Defaults to False.
     """
+
+    def __init__(self, required: bool = False) -> None:
+        self.required = required
 
     def transform(self, results: dict) -> dict:
         classes = results.get('annotated_classes')
+        if classes is None and self.required:
+            raise FedSegError('a transform of the train pipeline dropped `annotated_classes`, so that the label cannot '
+                              'be masked to its client')
         if classes is not None:
             client_label = np.full(256, UNANNOTATED, np.uint8)
             client_label[list(classes)] = classes

@@ -4,22 +4,26 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from mmengine.dataset import pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import FUNCTIONS, HOOKS
+from mmseg.models.decode_heads import PointHead, STDCHead
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import DATASETS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedseg_mm.algorithms import FedAvg
-from fedseg_mm.compat import history_to_lists, lists_to_history
+from fedseg_mm.compat import restore_history, to_plain
 from fedseg_mm.datasets import UNANNOTATED, ClientBatchSampler, ClientDataset, ClientStream, Partition, scan_labels
 from fedseg_mm.engine.client_sampler import ClientSampler
 from fedseg_mm.engine.local_trainer import LocalTrainer
 from fedseg_mm.engine.round_log import RoundLog
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.registry import ALGORITHMS, PARTITIONERS, build, check_keys
+from fedseg_mm.models import BackCELoss
+from fedseg_mm.registry import ALGORITHMS, PARTITIONERS, build, check_keys, check_positive
 from fedseg_mm.structures import Broadcast, ClientUpdate
 
 #: Keys of ``train_dataloader`` that a federation takes over as they are.
@@ -49,9 +53,8 @@ class FederatedHook(Hook):
 
     def __init__(self, partitioner: dict, clients_per_round: int, local_epochs: int = 1,
                  algorithm: dict | None = None) -> None:
-        for name, value in (('clients_per_round', clients_per_round), ('local_epochs', local_epochs)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise FedSegError(f'federated.{name} must be an integer of at least 1, but is {value!r}')
+        check_positive('federated.clients_per_round', clients_per_round)
+        check_positive('federated.local_epochs', local_epochs)
         self.clients_per_round = clients_per_round
         self.local_epochs = local_epochs
         self.partitioner = build(PARTITIONERS, partitioner, 'federated.partitioner')
@@ -74,9 +77,9 @@ class FederatedHook(Hook):
         loader = copy.deepcopy(dict(dataloader))
         check_keys(loader, {'dataset', 'batch_size', 'num_workers', 'collate_fn', 'drop_last', *LOADER_KEYS,
                             *REPLACED_KEYS}, 'train_dataloader')
-        for key in ('dataset', 'batch_size'):
-            if key not in loader:
-                raise FedSegError(f'train_dataloader needs `{key}`, which is not given')
+        if 'dataset' not in loader:
+            raise FedSegError('train_dataloader needs `dataset`, which is not given')
+        check_positive('train_dataloader.batch_size', loader.get('batch_size'))
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         num_workers = loader.get('num_workers', 0)
         dataset = DATASETS.build(loader['dataset'])
@@ -85,15 +88,17 @@ class FederatedHook(Hook):
         counts = scan_labels(dataset, num_workers, 'train')
         self.partition = self.partitioner.partition(counts)
         self.sampler = ClientSampler(len(self.partition), self.clients_per_round)
-        self.partition.save(Path(runner.work_dir) / 'partition.json')
-        self._report(runner, counts.shape[0])
+        self._file_names = [dataset.get_data_info(i).get('img_path', str(i)) for i in range(len(dataset))]
+        self._report(runner, counts, dataset.metainfo['classes'])
 
         batch_sampler = ClientBatchSampler(self.partition, loader['batch_size'], self.local_epochs,
                                            loader.get('drop_last', True))
-        collate = dict(loader.get('collate_fn', dict(type=pseudo_collate)))
-        collate_type = collate.pop('type')
-        collate_fn = FUNCTIONS.get(collate_type) if isinstance(collate_type, str) else collate_type
-        self.stream = ClientStream(clients_view, batch_sampler, num_workers, partial(collate_fn, **collate),
+        collate_fn = loader.get('collate_fn', pseudo_collate)
+        if isinstance(collate_fn, dict):
+            collate_type = collate_fn.pop('type')
+            function = FUNCTIONS.get(collate_type) if isinstance(collate_type, str) else collate_type
+            collate_fn = partial(function, **collate_fn)
+        self.stream = ClientStream(clients_view, batch_sampler, num_workers, collate_fn,
                                    **{key: loader[key] for key in LOADER_KEYS if key in loader})
         self.algorithm.setup_model(model)
 
@@ -104,19 +109,28 @@ class FederatedHook(Hook):
             raise FedSegError(f'the data set has {classes} classes, but at most {UNANNOTATED} fit beside the labels '
                               'for unannotated and void pixels')
         for name, module in model.named_modules():
-            if name.startswith(('decode_head', 'auxiliary_head')) and hasattr(module, 'conv_seg') and getattr(
-                    module, 'num_classes', classes) != classes:
+            if isinstance(module, PointHead) and any(isinstance(loss, BackCELoss) for loss in module.modules()):
+                raise FedSegError(f'model.{name} is a PointHead, whose labels are points and not maps: give it another '
+                                  'loss than BackCELoss')
+            if isinstance(module, BaseDecodeHead) and not isinstance(module, STDCHead) and (
+                    module.num_classes != classes):
                 raise FedSegError(f'model.{name} has num_classes={module.num_classes}, but the data set has {classes} '
                                   f'classes: set model.{name}.num_classes={classes}')
         if batch_size < 2 and any(isinstance(module, _BatchNorm) for module in model.modules()):
             raise FedSegError('batch normalisation cannot train on batches of one image: set '
                               'train_dataloader.batch_size to at least 2, or use another norm_cfg, such as GN')
 
-    def _report(self, runner, num_images: int) -> None:
+    def _report(self, runner, class_counts: np.ndarray, class_names: Sequence[str]) -> None:
+        num_images = len(class_counts)
         sizes = [len(shard.indices) for shard in self.partition.clients]
         runner.logger.info(
             f'Partition {self.partition.hash[:12]}: {len(sizes)} clients with {min(sizes)} to {max(sizes)} images, '
             f'{sum(sizes)} in all; manifest in {Path(runner.work_dir) / "partition.json"}')
+        annotated = {cls for shard in self.partition.clients for cls in shard.classes}
+        if nowhere := set(np.flatnonzero(class_counts.any(0))) - annotated:
+            names = ', '.join(class_names[cls] for cls in sorted(nowhere))
+            runner.logger.warning(f'No client annotates {names}: the images that show it went to other classes, and '
+                                  'the model cannot learn it.')
         if sum(sizes) < num_images:
             runner.logger.warning(f'{num_images - sum(sizes)} images show no class at all and belong to no client.')
         if 1 in sizes:
@@ -130,6 +144,7 @@ class FederatedHook(Hook):
 
     def before_train(self, runner) -> None:
         """Start from the weights that were initialised, loaded or resumed."""
+        self.partition.save(Path(runner.work_dir) / 'partition.json', self._file_names)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self.algorithm.start(model)
         if self._algorithm_state is not None:
@@ -158,16 +173,17 @@ class FederatedHook(Hook):
 
     def after_train(self, runner) -> None:
         self.stream.close()
+        self.trainer.close()
 
     # --- checkpoints --------------------------------------------------------
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Add the federation's state, and leave nothing that needs code to load."""
         checkpoint['federated'] = dict(partition=self.partition.hash, algorithm=self.algorithm.state_dict())
-        history_to_lists(checkpoint)
+        to_plain(checkpoint)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Take the federation's state up again, if the run is resumed."""
-        lists_to_history(checkpoint)
+        restore_history(checkpoint)
         state = checkpoint.get('federated')
         if self.stream is None or not runner._resume:
             return

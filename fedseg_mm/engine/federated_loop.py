@@ -4,6 +4,7 @@ from mmengine.runner import EpochBasedTrainLoop
 
 from fedseg_mm.engine.federated_hook import FederatedHook
 from fedseg_mm.errors import FedSegError
+from fedseg_mm.registry import check_positive
 
 
 @LOOPS.register_module()
@@ -35,8 +36,8 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
         if len(hooks) != 1:
             raise FedSegError('FederatedTrainLoop needs one FederatedHook: train with tools/fed_train.py, which makes '
                               'it of `federated = dict(...)`, or list it in `custom_hooks`')
-        if max_rounds < 1:
-            raise FedSegError(f'max_rounds must be at least 1, but is {max_rounds}')
+        check_positive('train_cfg.max_rounds', max_rounds)
+        check_positive('train_cfg.val_interval', val_interval)
         self.federation = hooks[0]
         self.federation.setup(runner, dataloader)
         super().__init__(runner, self.federation.stream.loader, max_rounds, val_begin, val_interval,

@@ -27,13 +27,14 @@ class LocalTrainer:
         self.seed = seed
         stream.batch_sampler.seed = seed
         self.back_ce_losses = [module for module in model.modules() if isinstance(module, BackCELoss)]
-        hide_unannotated_pixels(model)
+        self._hiding = hide_unannotated_pixels(model)
 
     def fit(self, client: int, broadcast: Broadcast) -> ClientUpdate:
         """Train one client from the broadcast weights.
 
         The result depends on the arguments and the run's seed alone: not on
-        the clients before, the number of loader workers or the process.
+        the clients before, the number of loader workers or the process (but
+        for the scale of float16's losses, which the clients share).
 
         Args:
             client (int): The client's id.
@@ -62,8 +63,15 @@ class LocalTrainer:
                 value = torch.as_tensor(value).detach()
                 sums[name] = sums[name] + value if name in sums else value
         self._renew_optimizer()
+        for loss in self.back_ce_losses:
+            loss.set_annotated_classes(None)
+            loss.set_unannotated(None)
         metrics, is_finite = self._metrics(sums, num_steps)
         return ClientUpdate(client, self.model.state_dict(), len(shard.indices), num_steps, metrics, is_finite)
+
+    def close(self) -> None:
+        """Leave the model as it was found."""
+        self._hiding.remove()
 
     def _renew_optimizer(self) -> None:
         """Equals a new optimizer bit for bit, at none of its cost."""

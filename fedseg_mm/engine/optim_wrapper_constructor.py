@@ -13,6 +13,10 @@ class FlatNoDecayConstructor(DefaultOptimWrapperConstructor):
     that the optimizer steps a few times instead of once per parameter.
     """
 
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
+        # MMEngine leaves everything in one group where paramwise_cfg is empty
+        super().__init__(optim_wrapper_cfg, paramwise_cfg or dict(flat_decay_mult=0.))
+
     def add_params(self, params: list[dict], module, prefix: str = '', is_dcn_module=None) -> None:
         super().add_params(params, module, prefix, is_dcn_module)
         if prefix:

@@ -1,5 +1,6 @@
 """What is written down about a round."""
 import json
+import math
 import time
 from pathlib import Path
 
@@ -66,7 +67,8 @@ class RoundLog:
         """Append the round as one line of JSON."""
         line = dict(round=self.round + 1, cohort=self.cohort, time=round(time.perf_counter() - self._start, 4),
                     eta=eta, images=self.images, bytes_down=self.bytes_down, bytes_up=self.bytes_up,
-                    clients=self.clients)
+                    clients=[{key: value if math.isfinite(value) else None for key, value in client.items()}
+                             for client in self.clients])
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open('a', encoding='utf-8') as file:
             file.write(json.dumps(line) + '\n')

@@ -152,7 +152,7 @@ def test_mixing_is_refused(tiny_data):
 def test_image_that_vanished_is_named_in_one_sentence(own_data, workers):
     batches = stream(own_data, workers)
     (own_data / 'img_dir' / 'train' / '009.png').unlink()
-    with pytest.raises(FedSegError, match=r'^the image .*009.png cannot be loaded') as error:
+    with pytest.raises(FedSegError, match=r'^the train pipeline fails on the image .*009.png') as error:
         list(batches.batches(0, 1))
     assert '\n' not in str(error.value)
 

@@ -114,7 +114,9 @@ class BackCELoss(nn.Module):
         Args:
             cls_score (Tensor): Logits of shape (N, C, H, W).
             label (Tensor): Labels of shape (N, H, W).
-            weight (Tensor, optional): Factor of each pixel, (N, H, W).
+            weight (Tensor, optional): Factor of each pixel, (N, H, W). Pixels
+                named by :meth:`set_unannotated` have the factor 1: who made
+                the weights, such as OHEM, saw them as void.
             avg_factor (float, optional): Divisor of the mean, instead of the
                 number (or total class weight) of the pixels that count.
             reduction_override (str, optional): Instead of ``reduction``.
@@ -140,10 +142,13 @@ class BackCELoss(nn.Module):
 
         factors = counted.to(loss.dtype)
         if self.class_weight is not None:
-            factors = factors * self._pixel_factors(loss, label, annotated, unannotated)
+            factors = factors * self._pixel_factors(loss, cls_score.shape[1], label, annotated, unannotated)
             loss = loss * factors
         if weight is not None:
-            loss = loss * weight.to(loss.dtype)
+            weight = weight.to(loss.dtype)
+            if self._unannotated is not None:  # a sampler saw void there and chose none of them
+                weight = weight.masked_fill(self._unannotated, 1)
+            loss = loss * weight
         if reduction == 'none':
             return self.loss_weight * loss
         if reduction == 'sum':
@@ -166,9 +171,11 @@ class BackCELoss(nn.Module):
             self._annotated = mask.to(logits.device)
         return self._annotated
 
-    def _pixel_factors(self, loss: Tensor, label: Tensor, annotated: Tensor | None,
+    def _pixel_factors(self, loss: Tensor, num_classes: int, label: Tensor, annotated: Tensor | None,
                        unannotated: Tensor | None) -> Tensor:
         """Each pixel's class weight, (N, H, W)."""
+        if len(self.class_weight) != num_classes:
+            raise ValueError(f'class_weight has {len(self.class_weight)} entries, but there are {num_classes} classes')
         by_label = loss.new_zeros(256)
         by_label[:len(self.class_weight)] = loss.new_tensor(self.class_weight)
         if annotated is not None:
