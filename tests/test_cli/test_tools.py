@@ -1,6 +1,7 @@
 """The tools as a user runs them: train, get killed, go on, evaluate."""
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -90,6 +91,38 @@ def test_the_dumped_config_trains_again(tiny_data, tmp_path):
     assert_same_bits(weights_of(tmp_path / 'b' / 'round_1.pth'), weights_of(tmp_path / 'c' / 'round_1.pth'))
 
 
+def test_resume_goes_on_from_the_run_and_not_from_load_from(tiny_data, tmp_path):
+    train(write_config(tiny_data, tmp_path / 'first', **{'train_cfg.max_rounds': 1}))
+    config = write_config(tiny_data, tmp_path / 'second', load_from=str(tmp_path / 'first' / 'round_1.pth'),
+                          **{'train_cfg.max_rounds': 1})
+    train(config)
+    done = train(config, '--resume', '--cfg-options', 'train_cfg.max_rounds=2')
+    assert 'resumed epoch: 1' in done.stdout and 'second/round_1.pth' in done.stdout
+
+
+def test_the_hook_may_be_listed_instead(tiny_data, tmp_path):
+    """Without `federated`, for MMSegmentation's own tools/train.py and for ours."""
+    federated = dict(type='FederatedHook', partitioner=dict(type='ClassPartitioner', num_clients=8),
+                     clients_per_round=3, local_epochs=2)
+    config = Path(write_config(tiny_data, tmp_path, custom_hooks=[federated], federated=None,
+                               **{'train_cfg.max_rounds': 1}))
+    train(config, '--work-dir', tmp_path / 'ours')
+    packaged = Path(mmseg.__file__).parent / '.mim' / 'tools' / 'train.py'
+    done = subprocess.run([sys.executable, str(packaged), str(config), '--work-dir', str(tmp_path / 'packaged')],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert_same_bits(weights_of(tmp_path / 'ours' / 'round_1.pth'), weights_of(tmp_path / 'packaged' / 'round_1.pth'))
+
+
+def test_settings_meant_for_iterations_are_noticed(tiny_data, tmp_path):
+    schedule = [dict(type='PolyLR', end=40000, by_epoch=False)]
+    done = train(write_config(tiny_data, tmp_path, param_scheduler=schedule, **{
+        'train_cfg.max_rounds': 1, 'default_hooks.checkpoint.interval': 4000}))
+    output = done.stdout + done.stderr
+    assert 'param_scheduler.0.end=40000 is beyond max_rounds=1' in output
+    assert 'default_hooks.checkpoint.interval=4000 is beyond max_rounds=1' in output
+
+
 def test_amp_without_a_gpu_says_so(tiny_data, tmp_path):
     import torch
     if torch.cuda.is_available():
@@ -120,6 +153,28 @@ def make_cityscapes(folder: Path) -> None:
                 name = f'{city}_{i:06d}_000019'
                 cv2.imwrite(str(folder / 'leftImg8bit' / split / city / f'{name}_leftImg8bit.png'), image)
                 cv2.imwrite(str(folder / 'gtFine' / split / city / f'{name}_gtFine_labelTrainIds.png'), label)
+
+
+def test_the_readmes_own_federation_and_method(tmp_path):
+    """The README's config and its method, word by word, on a small crop."""
+    make_cityscapes(tmp_path / 'cityscapes')
+    config, method = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)
+    assert config.startswith('# my_config.py') and method.startswith('# my_method.py')
+    (tmp_path / 'my_config.py').write_text(config.replace("'configs/", f"'{ROOT}/configs/"))
+    (tmp_path / 'my_method.py').write_text(method)
+    small = ['data_root=unused', 'train_dataloader.dataset.data_root=cityscapes',
+             'val_dataloader.dataset.data_root=cityscapes', 'val_dataloader.num_workers=0',
+             'val_dataloader.persistent_workers=False', 'model.data_preprocessor.size=(64,64)',
+             'train_dataloader.dataset.pipeline.2.scale=(160,80)',
+             'train_dataloader.dataset.pipeline.3.crop_size=(64,64)', 'federated.partitioner.num_clients=19',
+             'federated.clients_per_round=2', 'train_cfg.max_rounds=1']
+    own = ["custom_imports.imports=['fedseg_mm','my_method']", 'federated.algorithm.type=UniformFedAvg']
+    for options, folder in ((small, 'plain'), (small + own, 'own')):
+        done = run_tool('fed_train', 'my_config.py', '--work-dir', folder, '--cfg-options', *options, cwd=tmp_path,
+                        PYTHONPATH='.')
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert (tmp_path / folder / 'round_1.pth').exists()
+    assert 'UniformFedAvg' in (tmp_path / 'own' / 'my_config.py').read_text()
 
 
 def test_the_cityscapes_config_trains_and_evaluates(tmp_path):

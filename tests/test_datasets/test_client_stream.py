@@ -132,6 +132,36 @@ def test_mask_is_the_last_before_packing_and_put_once(tiny_data):
     assert names[-2:] == ['MaskUnannotated', 'PackSegInputs'] and names.count('MaskUnannotated') == 1
 
 
+def test_mask_is_before_the_edge_map(tiny_data):
+    """An edge map of the whole label would tell the client where other classes are."""
+    load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
+    data = dataset(tiny_data, pipeline=[*load, dict(type='GenerateEdge', edge_width=2), dict(type='PackSegInputs')])
+    view = ClientDataset(data)
+    names = [type(transform).__name__ for transform in data.pipeline.transforms]
+    assert names[2:] == ['MaskUnannotated', 'GenerateEdge', 'PackSegInputs']
+    one, all_ = (view[SampleKey(1, classes, 0)]['data_samples'] for classes in ((0, ), (0, 1, 2, 3)))
+    assert one.gt_edge_map.data.sum() < all_.gt_edge_map.data.sum()
+
+
+def test_mask_is_before_packing_wherever_that_is(tiny_data):
+    load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
+    after = dict(type='RandomFlip', prob=0.0)
+    data = dataset(tiny_data, pipeline=[*load, dict(type='PackSegInputs')])
+    data.pipeline.transforms.append(lambda results: results)
+    labels = ClientDataset(data)[SampleKey(3, (0, ), 0)]['data_samples'].gt_sem_seg.data
+    assert set(labels.unique().tolist()) <= {0, 254, 255}
+    with pytest.raises(FedSegError, match='has no PackSegInputs'):
+        ClientDataset(dataset(tiny_data, pipeline=[*load, after]))
+
+
+def test_mask_that_lost_its_client_is_an_error(tiny_data):
+    data = dataset(tiny_data, pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'),
+                                        dict(type='PackSegInputs')])
+    data.pipeline.transforms.insert(2, lambda results: {k: v for k, v in results.items() if k != 'annotated_classes'})
+    with pytest.raises(FedSegError, match='dropped `annotated_classes`'):
+        ClientDataset(data)[SampleKey(0, (0, ), 0)]
+
+
 def test_mask_without_a_client_changes_nothing():
     label = np.arange(256, dtype=np.uint8).reshape(16, 16)
     assert (MaskUnannotated()(dict(gt_seg_map=label))['gt_seg_map'] == label).all()
@@ -143,6 +173,9 @@ def test_mixing_is_refused(tiny_data):
     mosaic = dict(type='RandomMosaic', prob=1.0, img_scale=(48, 64))
     with pytest.raises(FedSegError, match='RandomMosaic .* mixes images'):
         ClientDataset(dataset(tiny_data, pipeline=[dict(type='LoadImageFromFile'), mosaic]))
+    nested = dict(type='RandomApply', transforms=[mosaic], prob=0.5)
+    with pytest.raises(FedSegError, match='RandomMosaic .* mixes images'):
+        ClientDataset(dataset(tiny_data, pipeline=[dict(type='LoadImageFromFile'), nested]))
     mixed = MultiImageMixDataset(ConcatDataset([dataset(tiny_data)]), [mosaic])
     with pytest.raises(FedSegError, match='MultiImageMixDataset cannot be federated'):
         ClientDataset(mixed)

@@ -1,5 +1,3 @@
-import os
-
 import cv2
 import numpy as np
 import pytest
@@ -7,6 +5,7 @@ import torch
 from mmengine.dataset import ConcatDataset
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
+from PIL import Image
 
 import fedseg_mm.datasets.label_scan as label_scan
 from fedseg_mm import FedSegError
@@ -61,12 +60,10 @@ def test_labels_pass_through_the_data_sets_own_loading(tiny_data):
 
 
 def test_cache_notices_changed_files(own_data, monkeypatch):
-    first = scan_labels(dataset(own_data))
+    first, size = scan_labels(dataset(own_data)), label_scan._image_size
     monkeypatch.setattr(label_scan, '_image_size', lambda path: pytest.fail('scanned again'))
     assert (scan_labels(dataset(own_data)) == first).all()
-    monkeypatch.undo()
-    os.environ['FEDSEG_CACHE'] = str(own_data / 'cache')
-    scan_labels(dataset(own_data))
+    monkeypatch.setattr(label_scan, '_image_size', size)
     path = own_data / 'ann_dir' / 'train' / '000.png'
     cv2.imwrite(str(path), np.zeros((48, 64), np.uint8))
     changed = scan_labels(dataset(own_data))
@@ -105,6 +102,8 @@ def spoil(folder, what):
         cv2.imwrite(str(label), np.zeros((48, 60), np.uint8))
     elif what == 'colour':
         cv2.imwrite(str(label), np.zeros((48, 64, 3), np.uint8))
+    elif what == '16 bit':
+        cv2.imwrite(str(label), np.full((48, 64), 257, np.uint16))
     elif what == 'no label':
         label.unlink()
     elif what == 'cut label':
@@ -123,6 +122,7 @@ def spoil(folder, what):
     ('254', r'label .*007.png holds the value 254'),
     ('size', r'label .*007.png is 60x48 pixels, but its image .*007.png is 64x48'),
     ('colour', r'label .*007.png has 3 dimensions'),
+    ('16 bit', r'label .*007.png holds the value 257 in 16 or 32 bits'),
     ('no label', r'label .*ann_dir/train/007.png of image .* does not exist'),
     ('cut label', r'label .*007.png'),
     ('text label', r'label .*007.png is damaged'),
@@ -134,6 +134,35 @@ def test_what_cannot_be_trained_on_is_named(own_data, what, message, workers):
     with pytest.raises(FedSegError, match=message) as error:
         scan_labels(dataset(own_data), workers)
     assert '\n' not in str(error.value)
+
+
+def test_negative_labels_of_a_special_loader_are_named(own_data):
+    data = dataset(own_data)
+
+    class Loader:
+        with_seg = True
+
+        def __call__(self, results):
+            return {**results, 'gt_seg_map': np.full((48, 64), -1)}
+
+    data.pipeline.transforms[1] = Loader()
+    with pytest.raises(FedSegError, match='000.png holds the value -1'):
+        scan_labels(data)
+
+
+def test_labels_that_are_loaded_after_a_resize(own_data):
+    """As in test pipelines; Resize by a factor asks for the image, which the scan does not load."""
+    pipeline = [PIPELINE[0], dict(type='Resize', scale_factor=0.5, keep_ratio=True), *PIPELINE[1:]]
+    assert (scan_labels(dataset(own_data, pipeline=pipeline)) == scan_labels(dataset(own_data))).all()
+
+
+def test_photos_that_are_turned_upright_when_loaded(own_data):
+    image = own_data / 'img_dir' / 'train' / '007.png'
+    picture = Image.open(image)
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.transpose(Image.Transpose.ROTATE_90).save(image, exif=exif)
+    assert scan_labels(dataset(own_data)).shape == (24, 4)
 
 
 def test_real_camvid(camvid):
@@ -149,7 +178,6 @@ def test_real_camvid(camvid):
 
 def test_image_suffix_of_palette(tmp_path):
     """A label in palette mode is read as its indices."""
-    from PIL import Image
     make_images(tmp_path, 'train', 2)
     for path in (tmp_path / 'ann_dir' / 'train').iterdir():
         image = Image.fromarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)).convert('P')

@@ -17,9 +17,10 @@ def test_round_trip(tmp_path):
 
 
 def test_manifest_is_readable(tmp_path):
-    PARTITION.save(tmp_path / 'partition.json')
+    PARTITION.save(tmp_path / 'partition.json', ['a.png', 'b.png', 'c.png'])
     text = (tmp_path / 'partition.json').read_text()
-    assert '{"client": 1, "classes": [0, 3], "images": [1]}' in text.splitlines()[3]
+    assert '{"client": 0, "classes": [1], "images": [0, 2], "files": ["a.png", "c.png"]}' in text.splitlines()[2]
+    assert Partition.load(tmp_path / 'partition.json') == PARTITION
     assert json.loads(text)['hash'] == PARTITION.hash
 
 
@@ -44,7 +45,8 @@ def test_spoiled_manifests_are_refused(tmp_path):
     manifest = json.loads(path.read_text())
     for text, message in (('{', 'cannot be read'), ('[]', 'is not a partition manifest'),
                           (json.dumps({**manifest, 'num_images': 5}), 'was changed'),
-                          (json.dumps({k: v for k, v in manifest.items() if k != 'clients'}), 'incomplete')):
+                          (json.dumps({k: v for k, v in manifest.items() if k != 'clients'}), 'incomplete'),
+                          (json.dumps({k: v for k, v in manifest.items() if k != 'hash'}), 'incomplete')):
         path.write_text(text)
         with pytest.raises(FedSegError, match=message):
             Partition.load(path)

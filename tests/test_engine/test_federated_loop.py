@@ -1,6 +1,7 @@
 """Whole federated runs of a small stock model on small real files."""
 import json
 
+import cv2
 import pytest
 import torch
 from mmengine.hooks import Hook
@@ -11,9 +12,10 @@ from torch.utils.data import Sampler
 from fedseg_mm import FedSegError
 from fedseg_mm.algorithms import FedAvg
 from fedseg_mm.cli.train import federate
+from fedseg_mm.datasets import Partition
 from fedseg_mm.registry import ALGORITHMS
 from fedseg_mm.seeding import derived_generator
-from tests.conftest import assert_same_bits, tiny_config, weights_of
+from tests.conftest import assert_same_bits, make_images, tiny_config, weights_of
 
 
 class Interrupt(Hook):
@@ -123,6 +125,43 @@ def test_resume_on_another_partition_is_refused(tiny_data, tmp_path):
     train(tiny_config(tiny_data, tmp_path, **{'train_cfg.max_rounds': 1}))
     with pytest.raises(FedSegError, match='trained on the partition .* resume with the data and partitioner'):
         train(tiny_config(tiny_data, tmp_path, resume=True, **{'federated.partitioner.seed': 1}))
+    manifest = Partition.load(tmp_path / 'partition.json')  # still the first run's
+    assert manifest.hash == torch.load(tmp_path / 'round_1.pth', weights_only=True)['federated']['partition']
+
+
+@pytest.mark.parametrize('schedule', [
+    dict(type='OneCycleLR', eta_max=0.1, total_steps=3, by_epoch=True),
+    dict(type='ReduceOnPlateauLR', monitor='mIoU', rule='greater', patience=1)])
+def test_checkpoints_with_any_schedule_can_be_read(tiny_data, tmp_path, schedule):
+    """Some schedules keep functions and numpy numbers, which must not go into a file."""
+    changes = {'param_scheduler': [schedule], 'train_cfg.val_interval': 1}
+    whole = train(tiny_config(tiny_data, tmp_path / 'whole', **changes))
+    torch.load(tmp_path / 'whole' / 'round_3.pth', weights_only=True)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_config(tiny_data, tmp_path / 'parts', **changes), Interrupt(round=2))
+    resumed = train(tiny_config(tiny_data, tmp_path / 'parts', resume=True, **changes))
+    assert resumed.epoch == 3
+    if schedule['type'] == 'OneCycleLR':
+        assert_same_bits(model_weights(whole), model_weights(resumed))
+
+
+def test_the_model_is_left_as_it_was_found(tiny_data, tmp_path):
+    """After training, BackCE annotates all classes again and label 254 is no longer hidden."""
+    runner = train(tiny_config(tiny_data, tmp_path, **{'train_cfg.max_rounds': 1}))
+    loss = runner.model.decode_head.loss_decode
+    assert loss._classes is None and loss._unannotated is None and not runner.model._forward_pre_hooks
+
+
+def test_classes_that_nobody_annotates_are_named(tiny_data, tmp_path):
+    """With one class per client, classes that share their only image cannot both be annotated."""
+    data = tmp_path / 'data'
+    make_images(data, 'train', 12, classes=2)
+    make_images(data, 'test', 2)
+    label = cv2.imread(str(data / 'ann_dir' / 'train' / '000.png'), cv2.IMREAD_UNCHANGED)
+    label[10:20], label[30:40] = 2, 3
+    cv2.imwrite(str(data / 'ann_dir' / 'train' / '000.png'), label)
+    train(tiny_config(data, tmp_path / 'run', **{'train_cfg.max_rounds': 1}))
+    assert 'No client annotates ' in next((tmp_path / 'run').glob('*/*.log')).read_text()
 
 
 def test_files_of_a_run(tiny_data, tmp_path):

@@ -65,11 +65,15 @@ def test_nothing_of_a_client_stays_in_the_optimizer(trainer):
     assert all(parameter.grad is None for parameter in trainer.model.parameters())
 
 
-def test_back_ce_knows_the_clients_classes(trainer):
+def test_back_ce_knows_the_clients_classes_while_it_trains(trainer):
     loss, = (module for module in trainer.model.modules() if isinstance(module, BackCELoss))
+    seen = []
+    loss.register_forward_pre_hook(lambda module, args: seen.append(module._classes))
     for client in (0, 7):
         trainer.fit(client, global_weights(trainer))
-        assert loss._classes == trainer.stream.batch_sampler.partition.clients[client].classes
+        assert set(seen) == {trainer.stream.batch_sampler.partition.clients[client].classes}
+        seen.clear()
+    assert loss._classes is None and loss._unannotated is None
 
 
 def test_update_tells_images_steps_and_loss(trainer):

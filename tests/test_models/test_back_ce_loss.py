@@ -133,6 +133,12 @@ def test_class_weight_and_void():
     assert loss(z, single).item() == pytest.approx(expected.item(), rel=1e-12)
 
 
+def test_class_weight_of_another_length_is_refused():
+    logits, label = (torch.tensor(a) for a in batch())
+    with pytest.raises(ValueError, match='class_weight has 3 entries, but there are 6 classes'):
+        BackCELoss(class_weight=[1., 2., 3.])(logits, label)
+
+
 def test_signature_of_mmseg_losses():
     logits, label = (torch.tensor(a) for a in batch(void=False))
     loss = BackCELoss(loss_weight=0.5, loss_name='loss_mine')

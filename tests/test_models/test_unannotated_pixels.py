@@ -45,15 +45,27 @@ def test_stock_consumers_see_void_and_back_ce_sees_unannotated(tmp_path):
     handle.remove()
 
 
-def test_ohem_runs(tmp_path):
+def test_ohem_chooses_annotated_pixels_and_leaves_back_ce_whole(tmp_path):
+    """OHEM sees void where pixels are unannotated and gives them no weight; BackCE must count them all the same."""
     model = segmentor(tmp_path, dict(type='BackCELoss'))
     model.decode_head.sampler = build_pixel_sampler(dict(type='OHEMPixelSampler', thresh=0.7, min_kept=10),
                                                     context=model.decode_head)
     hide_unannotated_pixels(model)
     label = torch.full((48, 64), 254)
     label[:8] = 2
-    losses = model(torch.randn(2, 3, 48, 64), samples(label), mode='loss')
-    assert torch.isfinite(losses['decode.loss_back_ce'])
+    logits = []
+
+    def keep(loss, args):
+        args[0].retain_grad()
+        logits.append(args[0])
+
+    loss = model.decode_head.loss_decode
+    loss.set_annotated_classes([2])
+    loss.register_forward_pre_hook(keep)
+    model(torch.randn(2, 3, 48, 64), samples(label), mode='loss')['decode.loss_back_ce'].backward()
+    gradient = logits[0].grad.abs().sum(1)
+    assert (gradient[:, 8:] > 0).all()  # every unannotated pixel
+    assert (gradient[:, :8] > 0).any()
 
 
 def test_other_modes_are_left_alone(tmp_path):
