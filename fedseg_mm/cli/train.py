@@ -64,9 +64,9 @@ def federate(cfg: Config) -> None:
     """
     federated = cfg.get('federated')
     hooks = cfg.get('custom_hooks') or []
-    if federated is None and any(hook.get('type') == 'FederatedHook' for hook in hooks):
-        federated = {key: value for key, value in next(
-            hook for hook in hooks if hook.get('type') == 'FederatedHook').items() if key != 'type'}
+    listed = [hook for hook in hooks if hook.get('type') == 'FederatedHook']
+    if federated is None and listed:
+        federated = {key: value for key, value in listed[0].items() if key != 'type'}
     if federated is None:
         raise FedSegError(f'{cfg.filename} has no `federated = dict(...)`: inherit one from '
                           'configs/_base_/federated/, or write your own')
