@@ -1,5 +1,6 @@
 """What the command line tools share: configs, checks, one-sentence errors."""
 import argparse
+import difflib
 import os
 import os.path as osp
 import sys
@@ -61,6 +62,11 @@ def load_config(args: argparse.Namespace) -> Config:
         raise FedSegError(f'there is no config file {args.config}')
     try:
         cfg = Config.fromfile(args.config)
+        for option in args.cfg_options or {}:
+            key = option.split('.')[0]
+            near = difflib.get_close_matches(key, cfg, n=1, cutoff=0.8)
+            if key not in cfg and near:
+                raise FedSegError(f'--cfg-options {option}: the config has no `{key}`, did you mean `{near[0]}`?')
         cfg.merge_from_dict(args.cfg_options or {})
     except FedSegError:
         raise
@@ -100,7 +106,8 @@ def _check_dataset(dataset: dict, key: str) -> None:
     if '://' in root:
         return  # a remote file backend
     if root and not osp.isdir(root):
-        raise FedSegError(f'the data folder {root} does not exist: put or link the data set there, or set '
+        raise FedSegError(f'the data folder {root} does not exist: put or link the data set there, name the folder in '
+                          'the environment variable that README.md gives for it, or set '
                           f'{key}.data_root')
     for name, prefix in (dataset.get('data_prefix') or {}).items():
         folder = osp.join(root, prefix) if isinstance(prefix, str) else ''

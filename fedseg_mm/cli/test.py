@@ -25,7 +25,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--work-dir', help='where the figures are written as JSON (default: work_dirs/CONFIG_NAME)')
     parser.add_argument('--out', help='folder for the predicted label maps, as PNG')
     parser.add_argument('--show', action='store_true', help='show painted predictions in a window')
-    parser.add_argument('--show-dir', help='folder for painted predictions')
+    parser.add_argument('--show-dir', help='folder for painted predictions, of all test images')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds for which --show shows an image')
     parser.add_argument('--tta', action='store_true', help="test time augmentation, by the config's tta_pipeline")
     add_common_arguments(parser)
@@ -37,7 +37,7 @@ def paint_predictions(cfg: Config, args: argparse.Namespace) -> None:
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
         raise FedSegError("--show and --show-dir need default_hooks.visualization=dict(type='SegVisualizationHook')")
-    hook.update(draw=True, show=args.show, wait_time=args.wait_time)
+    hook.update(draw=True, interval=1, show=args.show, wait_time=args.wait_time)
     if args.show_dir:
         cfg.visualizer.save_dir = args.show_dir
 

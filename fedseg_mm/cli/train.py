@@ -111,5 +111,8 @@ def main(argv: list[str] | None = None) -> None:
         cfg.resume = args.resume or cfg.get('resume', False)
         if cfg.resume and find_latest_checkpoint(cfg.work_dir):
             cfg.load_from = None  # MMEngine would resume from there, and not from the run's last checkpoint
+        elif cfg.resume:
+            print_log(f'--resume: there is no checkpoint in {cfg.work_dir}, training starts with round 1.', 'current',
+                      level=logging.WARNING)
         warn_of_iterations(cfg)
         Runner.from_cfg(cfg).train()

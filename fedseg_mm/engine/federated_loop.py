@@ -27,21 +27,32 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
         dynamic_intervals (list[tuple[int, int]], optional): As in MMEngine.
 
     Raises:
-        FedSegError: There is no FederatedHook, or no round to train.
+        FedSegError: There is no round to train, or the federation cannot be
+            made.
     """
 
     def __init__(self, runner, dataloader: dict, max_rounds: int, val_begin: int = 1, val_interval: int = 1,
                  dynamic_intervals: list[tuple[int, int]] | None = None) -> None:
-        hooks = [hook for hook in runner.hooks if isinstance(hook, FederatedHook)]
-        if len(hooks) != 1:
-            raise FedSegError('FederatedTrainLoop needs one FederatedHook: train with tools/fed_train.py, which makes '
-                              'it of `federated = dict(...)`, or list it in `custom_hooks`')
         check_positive('train_cfg.max_rounds', max_rounds)
         check_positive('train_cfg.val_interval', val_interval)
-        self.federation = hooks[0]
-        self.federation.setup(runner, dataloader)
-        super().__init__(runner, self.federation.stream.loader, max_rounds, val_begin, val_interval,
-                         dynamic_intervals)
+        self.federation = next((hook for hook in runner.hooks if isinstance(hook, FederatedHook)), None)
+        if self.federation is not None:
+            self.federation.setup(runner, dataloader)
+            dataloader = self.federation.stream.loader
+        else:  # evaluation: SegVisualizationHook has MMEngine build the loop to ask for the iteration
+            dataloader = dict(sampler=dict(type='DefaultSampler', shuffle=False), **dataloader)
+        super().__init__(runner, dataloader, max_rounds, val_begin, val_interval, dynamic_intervals)
+
+    def run(self):
+        """Launch training.
+
+        Raises:
+            FedSegError: There is no FederatedHook.
+        """
+        if self.federation is None:
+            raise FedSegError('FederatedTrainLoop needs a FederatedHook: train with tools/fed_train.py, which makes it '
+                              'of `federated = dict(...)`, or list it in `custom_hooks`')
+        return super().run()
 
     def run_epoch(self) -> None:
         """One round: broadcast, train the cohort, average."""

@@ -15,6 +15,9 @@ import pytest
 
 from tests.conftest import ROOT, assert_same_bits, run_tool, weights_of, write_config
 
+#: MMSegmentation's own tools, as its wheel ships them.
+PACKAGED_TOOLS = Path(mmseg.__file__).parent / '.mim' / 'tools'
+
 
 def train(*arguments) -> subprocess.CompletedProcess:
     done = run_tool('fed_train', *arguments)
@@ -53,8 +56,7 @@ def test_own_test_tool_and_that_of_mmsegmentation_agree(tiny_data, tmp_path):
     checkpoint = tmp_path / 'round_6.pth'
     done = run_tool('test', config, checkpoint, '--work-dir', tmp_path / 'own', '--out', tmp_path / 'maps')
     assert done.returncode == 0, done.stderr
-    packaged = Path(mmseg.__file__).parent / '.mim' / 'tools' / 'test.py'
-    done = subprocess.run([sys.executable, str(packaged), config, str(checkpoint), '--work-dir',
+    done = subprocess.run([sys.executable, str(PACKAGED_TOOLS / 'test.py'), config, str(checkpoint), '--work-dir',
                            str(tmp_path / 'packaged')], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     own = figures(tmp_path / 'own')
@@ -66,13 +68,18 @@ def test_own_test_tool_and_that_of_mmsegmentation_agree(tiny_data, tmp_path):
 
 
 def test_painted_predictions(tiny_data, tmp_path):
-    config = write_config(tiny_data, tmp_path, **{
-        'train_cfg.max_rounds': 1,
-        'default_hooks.visualization': dict(type='SegVisualizationHook', interval=1)})
-    train(config, '--cfg-options', 'train_cfg.val_interval=5')
-    done = run_tool('test', config, tmp_path / 'round_1.pth', '--show-dir', tmp_path / 'painted')
+    config = write_config(tiny_data, tmp_path / 'config', **{
+        'train_cfg.max_rounds': 1, 'default_hooks.visualization': dict(type='SegVisualizationHook')})
+    train(config, '--work-dir', tmp_path / 'run', '--cfg-options', 'train_cfg.val_interval=5')
+    checkpoint = tmp_path / 'run' / 'round_1.pth'
+    done = run_tool('test', config, checkpoint, '--show-dir', tmp_path / 'painted')
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / 'painted').rglob('*.png'))) == 4
+    done = subprocess.run([sys.executable, str(PACKAGED_TOOLS / 'test.py'), config, str(checkpoint), '--show-dir',
+                           str(tmp_path / 'theirs'), '--cfg-options', 'default_hooks.visualization.interval=1'],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / 'theirs').rglob('*.png'))) == 4
 
 
 def test_cfg_options_reach_federated(tiny_data, tmp_path):
@@ -107,9 +114,8 @@ def test_the_hook_may_be_listed_instead(tiny_data, tmp_path):
     config = Path(write_config(tiny_data, tmp_path, custom_hooks=[federated], federated=None,
                                **{'train_cfg.max_rounds': 1}))
     train(config, '--work-dir', tmp_path / 'ours')
-    packaged = Path(mmseg.__file__).parent / '.mim' / 'tools' / 'train.py'
-    done = subprocess.run([sys.executable, str(packaged), str(config), '--work-dir', str(tmp_path / 'packaged')],
-                          capture_output=True, text=True)
+    done = subprocess.run([sys.executable, str(PACKAGED_TOOLS / 'train.py'), str(config), '--work-dir',
+                           str(tmp_path / 'packaged')], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert_same_bits(weights_of(tmp_path / 'ours' / 'round_1.pth'), weights_of(tmp_path / 'packaged' / 'round_1.pth'))
 

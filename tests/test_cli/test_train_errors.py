@@ -62,6 +62,12 @@ def test_mistakes_in_the_config(tiny_data, tmp_path, changes, sentence, capsys):
     assert sentence in refuse_quickly(capsys, write_config(tiny_data, tmp_path, **changes))
 
 
+def test_mistyped_section(tiny_data, tmp_path, capsys):
+    config = write_config(tiny_data, tmp_path)
+    sentence = refuse_quickly(capsys, config, '--cfg-options', 'fedrated.clients_per_round=2')
+    assert sentence.endswith('the config has no `fedrated`, did you mean `federated`?')
+
+
 def test_config_without_federated(tiny_data, tmp_path):
     path = write_config(tiny_data, tmp_path)
     text = open(path).read()
