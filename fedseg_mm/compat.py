@@ -8,6 +8,8 @@ import importlib.util
 import pickle
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -115,6 +117,27 @@ def _safe_globals() -> list:
     return safe
 
 
+@contextmanager
+def _weights_only(source: str) -> Iterator[None]:
+    """Allow the few data types of MMEngine's files, and tell in one sentence why a file is refused."""
+    try:
+        with torch.serialization.safe_globals(_safe_globals()):
+            yield
+    except URLError as error:
+        raise FedSegError(f'{source} cannot be downloaded ({error.reason}): put the file into '
+                          f'{torch.hub.get_dir()}/checkpoints, or train from scratch with --cfg-options '
+                          'model.pretrained=None') from error
+    except pickle.UnpicklingError as error:
+        asked = re.search(r'GLOBAL ([\w.]+)', str(error))
+        if asked is not None:
+            raise FedSegError(f'the checkpoint {source} is refused: it asks for `{asked[1]}`, which could run code; '
+                              'only weights are loaded (re-save it with weights and plain metadata)') from error
+        raise FedSegError(f'the checkpoint {source} cannot be read: it is damaged, is no checkpoint, or carries '
+                          'code instead of weights') from error
+    except Exception as error:  # the unpickler may raise anything on a file that is no pickle
+        raise FedSegError(f'the checkpoint {source} cannot be read: it is damaged or cut off') from error
+
+
 def load_weights_only(filename: str, map_location=None) -> dict:
     """Read a checkpoint without ever running code from it.
 
@@ -131,30 +154,15 @@ def load_weights_only(filename: str, map_location=None) -> dict:
     path = Path(filename).expanduser()
     if not path.is_file():
         raise FedSegError(f'there is no checkpoint {filename}')
-    try:
-        with torch.serialization.safe_globals(_safe_globals()):
-            return torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        asked = re.search(r'GLOBAL ([\w.]+)', str(error))
-        if asked is not None:
-            raise FedSegError(f'the checkpoint {filename} is refused: it asks for `{asked[1]}`, which could run code; '
-                              'only weights are loaded (re-save it with weights and plain metadata)') from error
-        raise FedSegError(f'the checkpoint {filename} cannot be read: it is damaged, is no checkpoint, or carries '
-                          'code instead of weights') from error
-    except Exception as error:  # the unpickler may raise anything on a file that is no pickle
-        raise FedSegError(f'the checkpoint {filename} cannot be read: it is damaged or cut off') from error
+    with _weights_only(filename):
+        return torch.load(path, map_location=map_location, weights_only=True)
 
 
 def _load_url(url: str, model_dir=None, map_location=None, progress=True, **kwargs) -> dict:
     """torch.hub's loader, which runs code from downloads by default."""
-    with torch.serialization.safe_globals(_safe_globals()):
-        kwargs['weights_only'] = True
-        try:
-            return torch.hub.load_state_dict_from_url(url, model_dir, map_location, progress, **kwargs)
-        except URLError as error:
-            raise FedSegError(f'{url} cannot be downloaded ({error.reason}): put the file into '
-                              f'{torch.hub.get_dir()}/checkpoints, or train from scratch with --cfg-options '
-                              'model.pretrained=None') from error
+    kwargs['weights_only'] = True
+    with _weights_only(url):
+        return torch.hub.load_state_dict_from_url(url, model_dir, map_location, progress, **kwargs)
 
 
 def _load_checkpoints_safely() -> None:

@@ -117,7 +117,10 @@ def _check_dataset(dataset: dict, key: str) -> None:
     if ann_file and not osp.exists(osp.join(root, ann_file)):
         raise FedSegError(f'the file {osp.join(root, ann_file)} does not exist ({key}.ann_file)')
     if dataset.get('data_prefix'):
-        files = DATASETS.build({**dataset, 'lazy_init': True, 'pipeline': []}).load_data_list()
+        try:
+            files = DATASETS.build({**dataset, 'lazy_init': True, 'pipeline': []}).load_data_list()
+        except TypeError:
+            return  # a data set of the user's own that cannot be listed before it is built
         if not files:
             raise FedSegError(f'{key} finds no image in {root}: check its data_prefix, and its img_suffix, which must '
                               'end the names of the images')

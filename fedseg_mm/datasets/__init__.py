@@ -2,8 +2,8 @@ from .camvid import CamVidDataset
 from .class_partitioner import ClassPartitioner
 from .client_stream import ClientBatchSampler, ClientDataset, ClientStream, SampleKey
 from .label_scan import scan_labels
+from .mask_unannotated import UNANNOTATED, VOID, MaskUnannotated
 from .partition import ClientShard, Partition
-from .unannotated import UNANNOTATED, VOID, MaskUnannotated
 
 __all__ = [
     'UNANNOTATED', 'VOID', 'CamVidDataset', 'ClassPartitioner', 'ClientBatchSampler', 'ClientDataset', 'ClientShard',

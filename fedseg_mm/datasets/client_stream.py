@@ -9,8 +9,8 @@ from torch import Generator
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fedseg_mm.datasets.label_scan import plain_datasets
+from fedseg_mm.datasets.mask_unannotated import VOID, MaskUnannotated
 from fedseg_mm.datasets.partition import Partition
-from fedseg_mm.datasets.unannotated import VOID, MaskUnannotated
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.seeding import derive_seed, derived_generator, seeded
 

@@ -12,15 +12,13 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine import fileio
 from mmengine.dataset import BaseDataset, ConcatDataset
 from mmengine.logging import print_log
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from rich.progress import track
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset
 
-from fedseg_mm.datasets.unannotated import VOID
+from fedseg_mm.datasets.mask_unannotated import VOID
 from fedseg_mm.errors import FedSegError
-
-EXIF_ORIENTATION = 0x0112
 
 
 def plain_datasets(dataset) -> list[BaseDataset]:
@@ -86,7 +84,7 @@ class _LabelScan(Dataset):
         self.dataset = dataset
         self.num_classes = num_classes
         self.pipelines = [
-            list(_until_label(part.pipeline.transforms)) for part in plain_datasets(dataset) for _ in range(len(part))
+            list(_label_loading(part.pipeline.transforms)) for part in plain_datasets(dataset) for _ in range(len(part))
         ]
 
     def __len__(self) -> int:
@@ -130,7 +128,7 @@ class _LabelScan(Dataset):
                           f'{self.num_classes} classes are 0 to {self.num_classes - 1}, and {VOID} is void')
 
 
-def _until_label(transforms: list) -> Iterator:
+def _label_loading(transforms: list) -> Iterator:
     """The transform that loads labels, or all but those that read the image, one of which may make them."""
     loads_labels = [transform for transform in transforms if getattr(transform, 'with_seg', False)]
     return iter(loads_labels or [t for t in transforms if not isinstance(t, LoadImageFromFile)])
@@ -157,7 +155,7 @@ def _image_size(path: str) -> tuple[int, int] | None:
         image.load()
     except (OSError, SyntaxError, ValueError) as error:
         raise FedSegError(f'the image {path} is damaged: {error}') from error
-    turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5  # loaders turn the image upright
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # loaders turn the image upright
     return (image.width, image.height) if turned else (image.height, image.width)
 
 
@@ -165,7 +163,10 @@ def _check_depth(path: str, image: str) -> None:
     """MMSegmentation reads labels as 8 bit, and turns 257 into 1 without a word."""
     label = _read(path, f'the label {path} of image {image}')
     if label is not None and label.mode.startswith(('I', 'F')):
-        greatest = np.asarray(label).max()
+        try:
+            greatest = np.asarray(label).max()
+        except (OSError, SyntaxError, ValueError) as error:
+            raise FedSegError(f'the label {path} of image {image} is damaged: {error}') from error
         if greatest > VOID:
             raise FedSegError(f'the label {path} holds the value {greatest} in 16 or 32 bits, but labels are read as '
                               '8 bits: save it with values up to 255')
@@ -175,7 +176,7 @@ def _cache_file(dataset) -> Path:
     """The cache's place, named by a fingerprint of files and label loading."""
     digest = hashlib.sha256()
     for part in plain_datasets(dataset):
-        loading = [repr(transform) for transform in _until_label(part.pipeline.transforms)]
+        loading = [repr(transform) for transform in _label_loading(part.pipeline.transforms)]
         digest.update(repr((part.metainfo['classes'], part.metainfo.get('label_map'),
                             part.metainfo.get('reduce_zero_label'), loading)).encode())
         for index in range(len(part)):

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from mmengine.dataset import pseudo_collate
+from mmengine.dataset import BaseDataset, ConcatDataset, pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import FUNCTIONS, HOOKS
@@ -139,8 +139,11 @@ class FederatedHook(Hook):
 
     def before_run(self, runner) -> None:
         """Check the evaluation's files too, before hours of training."""
-        if self.stream is not None and runner.val_loop is not None:
-            scan_labels(runner.val_dataloader.dataset, runner.val_dataloader.num_workers, 'evaluation')
+        if self.stream is None or runner.val_loop is None:
+            return
+        dataset = runner.val_dataloader.dataset
+        if isinstance(dataset, (BaseDataset, ConcatDataset)):  # other wrappers are no matter here
+            scan_labels(dataset, runner.val_dataloader.num_workers, 'evaluation')
 
     def before_train(self, runner) -> None:
         """Start from the weights that were initialised, loaded or resumed."""

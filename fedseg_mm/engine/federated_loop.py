@@ -35,7 +35,10 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
                  dynamic_intervals: list[tuple[int, int]] | None = None) -> None:
         check_positive('train_cfg.max_rounds', max_rounds)
         check_positive('train_cfg.val_interval', val_interval)
-        self.federation = next((hook for hook in runner.hooks if isinstance(hook, FederatedHook)), None)
+        hooks = [hook for hook in runner.hooks if isinstance(hook, FederatedHook)]
+        if len(hooks) > 1:
+            raise FedSegError(f'there are {len(hooks)} FederatedHooks in the config: keep one')
+        self.federation = hooks[0] if hooks else None
         if self.federation is not None:
             self.federation.setup(runner, dataloader)
             dataloader = self.federation.stream.loader

@@ -1,4 +1,4 @@
+from .hide_unannotated_pixels import hide_unannotated_pixels
 from .losses import BackCELoss
-from .unannotated_pixels import hide_unannotated_pixels
 
 __all__ = ['BackCELoss', 'hide_unannotated_pixels']

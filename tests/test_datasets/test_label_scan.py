@@ -104,6 +104,9 @@ def spoil(folder, what):
         cv2.imwrite(str(label), np.zeros((48, 64, 3), np.uint8))
     elif what == '16 bit':
         cv2.imwrite(str(label), np.full((48, 64), 257, np.uint16))
+    elif what == 'cut 16 bit':
+        cv2.imwrite(str(label), np.random.RandomState(0).randint(0, 4, (48, 64)).astype(np.uint16))
+        label.write_bytes(label.read_bytes()[:300])
     elif what == 'no label':
         label.unlink()
     elif what == 'cut label':
@@ -123,6 +126,7 @@ def spoil(folder, what):
     ('size', r'label .*007.png is 60x48 pixels, but its image .*007.png is 64x48'),
     ('colour', r'label .*007.png has 3 dimensions'),
     ('16 bit', r'label .*007.png holds the value 257 in 16 or 32 bits'),
+    ('cut 16 bit', r'label .*007.png'),
     ('no label', r'label .*ann_dir/train/007.png of image .* does not exist'),
     ('cut label', r'label .*007.png'),
     ('text label', r'label .*007.png is damaged'),

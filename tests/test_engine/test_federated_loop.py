@@ -313,6 +313,21 @@ def test_a_method_in_a_users_own_file(tiny_data, tmp_path):
     assert runner.train_loop.federation.algorithm.rounds == 3
 
 
+def test_two_federations_are_refused(tiny_data, tmp_path):
+    cfg = tiny_config(tiny_data, tmp_path)
+    federate(cfg)
+    cfg.custom_hooks.append(cfg.custom_hooks[0])
+    with pytest.raises(FedSegError, match='there are 2 FederatedHooks'):
+        Runner.from_cfg(cfg).train()
+
+
+def test_an_evaluation_set_in_a_wrapper_is_no_matter(tiny_data, tmp_path):
+    """Only the training data are divided among clients."""
+    cfg = tiny_config(tiny_data, tmp_path, **{'train_cfg.max_rounds': 1, 'train_cfg.val_interval': 1})
+    cfg.val_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=cfg.val_dataloader.dataset)
+    assert train(cfg).epoch == 1
+
+
 def test_tensorboard(tiny_data, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]

@@ -7,7 +7,7 @@ from mmseg.models.losses.utils import get_class_weight
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from fedseg_mm.datasets.unannotated import UNANNOTATED
+from fedseg_mm.datasets.mask_unannotated import UNANNOTATED
 
 
 def back_ce(logits: Tensor, label: Tensor, annotated: Tensor | None = None, unannotated: Tensor | None = None,
@@ -59,7 +59,7 @@ def back_ce(logits: Tensor, label: Tensor, annotated: Tensor | None = None, unan
 
 @MODELS.register_module()
 class BackCELoss(nn.Module):
-    """BackCE, for any decode head: ``loss_decode=dict(type='BackCELoss')``.
+    """BackCE, for heads that predict a map: ``loss_decode=dict(type='BackCELoss')``.
 
     See :func:`back_ce` for the equation. The mean is taken over the pixels
     that are not void. While a federated client trains, the local trainer
