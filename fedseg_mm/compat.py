@@ -79,6 +79,12 @@ def _get_installed_path(package: str) -> str:
     raise ModuleNotFoundError(f'the package {package} is not installed')
 
 
+def _name_this_package() -> None:
+    """MMEngine resolves ``_base_ = 'package::…'`` for the packages that it knows."""
+    from mmengine.config.utils import MODULE2PACKAGE
+    MODULE2PACKAGE.setdefault('fedseg_mm', 'fedseg_mm')
+
+
 def _replace_pkg_resources() -> None:
     """MMEngine resolves ``_base_ = 'mmseg::…'`` through pkg_resources."""
     if importlib.util.find_spec('pkg_resources') is not None:
@@ -214,4 +220,5 @@ def restore_history(checkpoint: dict) -> None:
 
 _provide_mmcv_ops()
 _replace_pkg_resources()
+_name_this_package()
 _load_checkpoints_safely()

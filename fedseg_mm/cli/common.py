@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mmengine.config import Config, DictAction
+from mmengine.utils import get_installed_path, is_installed
 from mmseg.registry import DATASETS
 
+from fedseg_mm.engine import FederatedHook
 from fedseg_mm.errors import FedSegError
+from fedseg_mm.registry import check_arguments
 
 CFG_OPTIONS_HELP = ('override settings of the config, as key=value pairs; nested keys are joined by dots, lists are '
                     'written key="[a,b]" or key=a,b')
@@ -52,16 +55,38 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
+def find_config(name: str) -> str:
+    """The file that a config's name stands for.
+
+    Args:
+        name (str): A path, or ``package::path`` for a config that an
+            installed OpenMMLab package ships, e.g.
+            ``fedseg_mm::fedavg/upernet_streetscenes_noniid1_ce.py``.
+
+    Raises:
+        FedSegError: There is no such file or package.
+    """
+    package, separator, path = name.partition('::')
+    if separator:
+        if not is_installed(package):
+            raise FedSegError(f'the package {package} of the config {name} is not installed')
+        path = osp.join(get_installed_path(package), '.mim', 'configs', path)
+    else:
+        path = name
+    if not osp.isfile(path):
+        raise FedSegError(f'there is no config file {name}')
+    return path
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """The config file with ``--cfg-options``, ``--launcher`` and ``--work-dir`` applied.
 
     Raises:
         FedSegError: The file is missing or no config.
     """
-    if not osp.isfile(args.config):
-        raise FedSegError(f'there is no config file {args.config}')
+    path = find_config(args.config)
     try:
-        cfg = Config.fromfile(args.config)
+        cfg = Config.fromfile(path)
         for option in args.cfg_options or {}:
             key = option.split('.')[0]
             near = difflib.get_close_matches(key, cfg, n=1, cutoff=0.8)
@@ -72,13 +97,33 @@ def load_config(args: argparse.Namespace) -> Config:
         raise
     except Exception as error:  # a config is code and may raise anything; the file must be named
         raise FedSegError(f'the config {args.config} cannot be read: {type(error).__name__}: {error}') from error
-    cfg.launcher = args.launcher
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if hasattr(args, 'launcher'):
+        cfg.launcher = args.launcher
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
     return cfg
+
+
+def federated_section(cfg: Config) -> dict:
+    """The config's ``federated``, or the FederatedHook that it lists instead.
+
+    Raises:
+        FedSegError: There is none, or it holds an unknown key.
+    """
+    federated = cfg.get('federated')
+    listed = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') == 'FederatedHook']
+    if federated is None and listed:
+        federated = {key: value for key, value in listed[0].items() if key != 'type'}
+    if federated is None:
+        raise FedSegError(f'{cfg.filename} has no `federated = dict(...)`: inherit one from '
+                          'configs/_base_/federated/, or write your own')
+    if not isinstance(federated, dict):
+        raise FedSegError(f'federated must be a dict, but is {federated!r}')
+    check_arguments(FederatedHook, federated, 'federated')
+    return federated
 
 
 def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:

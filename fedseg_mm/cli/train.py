@@ -7,8 +7,14 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from fedseg_mm.cli.common import add_common_arguments, check_data_folders, load_config, one_sentence_errors
-from fedseg_mm.engine import FederatedHook, FederatedTrainLoop
+from fedseg_mm.cli.common import (
+    add_common_arguments,
+    check_data_folders,
+    federated_section,
+    load_config,
+    one_sentence_errors,
+)
+from fedseg_mm.engine import FederatedTrainLoop
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.registry import check_arguments, check_positive
 
@@ -62,18 +68,9 @@ def federate(cfg: Config) -> None:
     Raises:
         FedSegError: The section is missing or holds an unknown key.
     """
-    federated = cfg.get('federated')
-    hooks = cfg.get('custom_hooks') or []
-    listed = [hook for hook in hooks if hook.get('type') == 'FederatedHook']
-    if federated is None and listed:
-        federated = {key: value for key, value in listed[0].items() if key != 'type'}
-    if federated is None:
-        raise FedSegError(f'{cfg.filename} has no `federated = dict(...)`: inherit one from '
-                          'configs/_base_/federated/, or write your own')
-    for key, value in (('federated', federated), ('train_cfg', cfg.get('train_cfg'))):
-        if not isinstance(value, dict):
-            raise FedSegError(f'{key} must be a dict, but is {value!r}')
-    check_arguments(FederatedHook, federated, 'federated')
+    federated = federated_section(cfg)
+    if not isinstance(cfg.get('train_cfg'), dict):
+        raise FedSegError(f'train_cfg must be a dict, but is {cfg.get("train_cfg")!r}')
     train_cfg = dict(cfg.train_cfg)
     if train_cfg.pop('type', None) != 'FederatedTrainLoop':
         raise FedSegError("a federated config trains in rounds: set train_cfg = dict(type='FederatedTrainLoop', "
@@ -81,7 +78,7 @@ def federate(cfg: Config) -> None:
     check_arguments(FederatedTrainLoop, dict(runner=None, dataloader=None, **train_cfg), 'train_cfg')
     check_positive('train_cfg.max_rounds', train_cfg['max_rounds'])
     own = ('FederatedHook', 'RoundProgressHook')
-    others = [hook for hook in hooks if hook.get('type') not in own]
+    others = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') not in own]
     cfg.custom_hooks = [dict(type='FederatedHook', **federated), dict(type='RoundProgressHook'), *others]
 
 

@@ -1,11 +1,25 @@
 from .camvid import CamVidDataset
-from .class_partitioner import ClassPartitioner
 from .client_stream import ClientBatchSampler, ClientDataset, ClientStream, SampleKey
+from .image_names import image_names
 from .label_scan import scan_labels
+from .load_street_scene import LoadStreetScene
+from .mark_unannotated import MarkUnannotated
 from .mask_unannotated import UNANNOTATED, VOID, MaskUnannotated
 from .partition import ClientShard, Partition
+from .partition_summary import PartitionSummary
+from .partitioners import (
+                           ClassPartitioner,
+                           DirichletPartitioner,
+                           GroupPartitioner,
+                           IIDPartitioner,
+                           ManifestPartitioner,
+                           Partitioner,
+)
+from .street_scenes import StreetScenesDataset
 
 __all__ = [
     'UNANNOTATED', 'VOID', 'CamVidDataset', 'ClassPartitioner', 'ClientBatchSampler', 'ClientDataset', 'ClientShard',
-    'ClientStream', 'MaskUnannotated', 'Partition', 'SampleKey', 'scan_labels'
+    'ClientStream', 'DirichletPartitioner', 'GroupPartitioner', 'IIDPartitioner', 'LoadStreetScene',
+    'ManifestPartitioner', 'MarkUnannotated', 'MaskUnannotated', 'Partition', 'PartitionSummary', 'Partitioner',
+    'SampleKey', 'StreetScenesDataset', 'image_names', 'scan_labels'
 ]

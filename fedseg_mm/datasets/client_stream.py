@@ -9,6 +9,7 @@ from torch import Generator
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fedseg_mm.datasets.label_scan import plain_datasets
+from fedseg_mm.datasets.mark_unannotated import MarkUnannotated
 from fedseg_mm.datasets.mask_unannotated import VOID, MaskUnannotated
 from fedseg_mm.datasets.partition import Partition
 from fedseg_mm.errors import FedSegError
@@ -22,17 +23,21 @@ class SampleKey(NamedTuple):
         index (int): The image, as an index into the data set.
         classes (tuple[int]): The client's annotated classes.
         seed (int): Seed of the augmentations.
+        unannotated (int, optional): The client's own label value for
+            "unannotated". Defaults to None.
     """
     index: int
     classes: tuple[int, ...]
     seed: int
+    unannotated: int | None = None
 
 
 class ClientDataset(Dataset):
     """A data set as its clients see it: masked to their annotated classes.
 
-    The masking transform is put into the data set's own pipeline, right
-    before the packing transform (and before an edge map is made of the label).
+    Two transforms are put into the data set's own pipeline: right after the
+    labels are loaded, a client's own value for "unannotated" is marked; right
+    before they are packed (or an edge map is made of them), they are masked.
 
     Args:
         dataset (BaseDataset or ConcatDataset): MMSegmentation's data set.
@@ -47,6 +52,7 @@ class ClientDataset(Dataset):
                 raise FedSegError(f'{type(part).__name__} has ignore_index={part.ignore_index}, but void must be '
                                   f'{VOID}')
             self._mask_before_packing(part.pipeline.transforms, type(part).__name__)
+            self._mark_after_loading(part.pipeline.transforms)
         self.dataset = dataset
         self.metainfo = dataset.metainfo
 
@@ -64,6 +70,14 @@ class ClientDataset(Dataset):
         if not any(isinstance(transform, MaskUnannotated) for transform in transforms):
             transforms.insert(last[0], MaskUnannotated(required=True))
 
+    @staticmethod
+    def _mark_after_loading(transforms: list) -> None:
+        if any(isinstance(transform, MarkUnannotated) for transform in transforms):
+            return
+        loading = [i + 1 for i, transform in enumerate(transforms) if getattr(transform, 'with_seg', False)]
+        masking = [i for i, transform in enumerate(transforms) if isinstance(transform, MaskUnannotated)]
+        transforms.insert((loading or masking)[-1], MarkUnannotated())
+
     def __len__(self) -> int:
         return len(self.dataset)
 
@@ -71,6 +85,7 @@ class ClientDataset(Dataset):
         part, index = self._part(key.index)
         info = part.get_data_info(index)
         info['annotated_classes'] = key.classes
+        info['unannotated_value'] = key.unannotated
         try:
             with seeded(key.seed):
                 sample = part.pipeline(info)
@@ -146,7 +161,8 @@ class ClientBatchSampler(Sampler):
         if len(order) == 1 and self.batch_size > 1:
             order = order * 2
         keys = [
-            SampleKey(index, shard.classes, derive_seed(self.seed, 'sample', round, client, epoch, position))
+            SampleKey(index, shard.classes, derive_seed(self.seed, 'sample', round, client, epoch, position),
+                      shard.unannotated)
             for position, index in enumerate(order)
         ]
         for batch in range(self._epoch_length(client)):

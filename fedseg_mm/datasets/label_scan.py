@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
@@ -19,6 +20,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from fedseg_mm.datasets.mask_unannotated import VOID
 from fedseg_mm.errors import FedSegError
+
+
+class LabelCounts(NamedTuple):
+    """Labelled pixels of every image.
+
+    Args:
+        classes (np.ndarray): Those of each class, int64 (images, classes).
+        unannotated (np.ndarray): Those that the image's file calls
+            unannotated, int64 (images,).
+    """
+    classes: np.ndarray
+    unannotated: np.ndarray
 
 
 def plain_datasets(dataset) -> list[BaseDataset]:
@@ -36,7 +49,8 @@ def plain_datasets(dataset) -> list[BaseDataset]:
                       'beyond the reach of a partition; use the data set itself, or ConcatDataset')
 
 
-def scan_labels(dataset, num_workers: int = 0, purpose: str = 'train') -> np.ndarray:
+def scan_labels(dataset, num_workers: int = 0, purpose: str = 'train',
+                unannotated: np.ndarray | None = None) -> LabelCounts:
     """Count the pixels of each class in each image, and find what cannot be trained on.
 
     Labels pass through the data set's own loading (``reduce_zero_label``,
@@ -47,9 +61,12 @@ def scan_labels(dataset, num_workers: int = 0, purpose: str = 'train') -> np.nda
         dataset (BaseDataset or ConcatDataset): With labels.
         num_workers (int): Processes that read files. Defaults to 0.
         purpose (str): What the data set is for, for the progress bar.
+        unannotated (np.ndarray, optional): Per image the label value that
+            means "unannotated", -1 for none, -2 for an image that is not to
+            be looked at, int (images,). Defaults to None: -1 for all.
 
     Returns:
-        np.ndarray: int64 array of shape (images, classes).
+        LabelCounts: Of every image.
 
     Raises:
         FedSegError: An image or label is missing or damaged, they differ in
@@ -57,16 +74,17 @@ def scan_labels(dataset, num_workers: int = 0, purpose: str = 'train') -> np.nda
     """
     dataset.full_init()
     num_classes = len(dataset.metainfo['classes'])
-    cache = _cache_file(dataset)
-    counts = _read_cache(cache, (len(dataset), num_classes))
+    unannotated = np.full(len(dataset), -1) if unannotated is None else unannotated
+    cache = _cache_file(dataset, unannotated)
+    counts = _read_cache(cache, (len(dataset), num_classes + 1))
     if counts is not None:
-        return counts
+        return LabelCounts(counts[:, :-1], counts[:, -1])
 
-    scan = _LabelScan(dataset, num_classes)
+    scan = _LabelScan(dataset, num_classes, unannotated)
     # its own generator: whether the cache is used must not change what is drawn from the global one later
     loader = DataLoader(scan, batch_size=8, num_workers=num_workers, collate_fn=list, generator=Generator())
     print_log(f'Checking {len(dataset)} {purpose} images and labels, once until a file changes.', 'current')
-    counts = np.zeros((len(dataset), num_classes), np.int64)
+    counts = np.zeros((len(dataset), num_classes + 1), np.int64)
     with closing(row for batch in loader for row in batch) as rows:
         bar = track(rows, purpose, total=len(dataset), transient=True, disable=not sys.stdout.isatty())
         for index, row in enumerate(bar):
@@ -74,15 +92,16 @@ def scan_labels(dataset, num_workers: int = 0, purpose: str = 'train') -> np.nda
                 raise FedSegError(row)
             counts[index] = row
     _write_cache(cache, counts)
-    return counts
+    return LabelCounts(counts[:, :-1], counts[:, -1])
 
 
 class _LabelScan(Dataset):
-    """Class counts of one image, or the sentence that says what is wrong with it."""
+    """Class counts of one image and its unannotated pixels, or the sentence that says what is wrong with it."""
 
-    def __init__(self, dataset, num_classes: int) -> None:
+    def __init__(self, dataset, num_classes: int, unannotated: np.ndarray) -> None:
         self.dataset = dataset
         self.num_classes = num_classes
+        self.unannotated = unannotated.tolist()
         self.pipelines = [
             list(_label_loading(part.pipeline.transforms)) for part in plain_datasets(dataset) for _ in range(len(part))
         ]
@@ -91,13 +110,15 @@ class _LabelScan(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> np.ndarray | str:
+        if self.unannotated[index] == -2:
+            return np.zeros(self.num_classes + 1, np.int64)
         info = self.dataset.get_data_info(index)
         try:
-            return self._count(info, self.pipelines[index])
+            return self._count(info, self.pipelines[index], self.unannotated[index])
         except FedSegError as defect:
             return str(defect)
 
-    def _count(self, info: dict, pipeline: list) -> np.ndarray:
+    def _count(self, info: dict, pipeline: list, unannotated: int) -> np.ndarray:
         image, label = info.get('img_path'), info.get('seg_map_path')
         size = None if image is None else _image_size(image)
         if label is not None:
@@ -120,9 +141,12 @@ class _LabelScan(Dataset):
         least, greatest = values.min(), values.max()
         if least >= 0 and greatest <= VOID:
             counts = np.bincount(values.ravel(), minlength=VOID + 1)
+            hidden = 0
+            if unannotated >= 0:
+                hidden, counts[unannotated] = counts[unannotated], 0
             outside = np.flatnonzero(counts[self.num_classes:VOID]) + self.num_classes
             if not len(outside):
-                return counts[:self.num_classes]
+                return np.append(counts[:self.num_classes], hidden)
             greatest = outside[0]
         raise FedSegError(f'the label {label} holds the value {least if least < 0 else greatest}, but the '
                           f'{self.num_classes} classes are 0 to {self.num_classes - 1}, and {VOID} is void')
@@ -172,9 +196,9 @@ def _check_depth(path: str, image: str) -> None:
                               '8 bits: save it with values up to 255')
 
 
-def _cache_file(dataset) -> Path:
+def _cache_file(dataset, unannotated: np.ndarray) -> Path:
     """The cache's place, named by a fingerprint of files and label loading."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(np.asarray(unannotated, '<i8').tobytes())
     for part in plain_datasets(dataset):
         loading = [repr(transform) for transform in _label_loading(part.pipeline.transforms)]
         digest.update(repr((part.metainfo['classes'], part.metainfo.get('label_map'),

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedseg_mm.errors import FedSegError
-
-FORMAT = 'fedseg_mm partition 1'
+FORMAT = 'fedseg_mm partition 2'
 
 
 @dataclass(frozen=True)
@@ -21,9 +19,15 @@ class ClientShard:
     Args:
         indices (tuple[int]): Its images, as indices into the data set.
         classes (tuple[int]): Its annotated classes, ascending.
+        name (str): What people call it. Defaults to ''.
+        unannotated (int, optional): The label value (after MMSegmentation's
+            loading) by which its label files say "unannotated". Defaults to
+            None: they have none.
     """
     indices: tuple[int, ...]
     classes: tuple[int, ...]
+    name: str = ''
+    unannotated: int | None = None
 
 
 @dataclass(frozen=True)
@@ -47,63 +51,39 @@ class Partition:
     @cached_property
     def hash(self) -> str:
         """SHA-256 over clients, images and classes; equal partitions only share it."""
-        digest = hashlib.sha256(f'{FORMAT} {self.num_images} {self.num_classes}'.encode())
+        digest = hashlib.sha256(f'fedseg_mm partition 1 {self.num_images} {self.num_classes}'.encode())
         for shard in self.clients:
             digest.update(np.array([len(shard.classes), *shard.classes], '<i8').tobytes())
             digest.update(np.array([len(shard.indices), *shard.indices], '<i8').tobytes())
+            if shard.unannotated is not None:
+                digest.update(f'unannotated {shard.unannotated}'.encode())
         return digest.hexdigest()
 
-    def save(self, path: str | Path, file_names: Sequence[str] = ()) -> None:
+    def save(self, path: str | Path, image_names: Sequence[str], class_names: Sequence[str]) -> None:
         """Write the manifest: readable JSON, one line per client, atomically.
+
+        :class:`ManifestPartitioner` reads it, here or on another machine:
+        images and classes are written by name.
 
         Args:
             path (str or Path): The file.
-            file_names (Sequence[str]): The data set's images by index, for
-                the reader.
+            image_names (Sequence[str]): The data set's images by index, as
+                paths below its folder.
+            class_names (Sequence[str]): The data set's classes by index.
         """
         lines = []
         for client, shard in enumerate(self.clients):
-            line = dict(client=client, classes=shard.classes, images=shard.indices)
-            if file_names:
-                line['files'] = [file_names[index] for index in shard.indices]
-            lines.append(json.dumps(line))
+            line = dict(client=shard.name or client, classes=[class_names[cls] for cls in shard.classes])
+            if shard.unannotated is not None:
+                line['unannotated'] = shard.unannotated
+            line['images'] = [image_names[index] for index in shard.indices]
+            lines.append(json.dumps(line, ensure_ascii=False))
         clients = ',\n  '.join(lines)
         head = json.dumps(dict(
             format=FORMAT, hash=self.hash, made_by=self.made_by, num_images=self.num_images,
-            num_classes=self.num_classes))
+            class_names=list(class_names)), ensure_ascii=False)
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f'{path.name}.{os.getpid()}.tmp')
         unfinished.write_text(f'{head[:-1]},\n "clients": [\n  {clients}\n ]}}\n', encoding='utf-8')
         unfinished.replace(path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> 'Partition':
-        """Read a manifest that :meth:`save` wrote.
-
-        Raises:
-            FedSegError: The file is missing, no manifest, or was changed
-                without its hash.
-        """
-        try:
-            manifest = json.loads(Path(path).read_text(encoding='utf-8'))
-        except FileNotFoundError:
-            raise FedSegError(f'there is no partition manifest {path}') from None
-        except (OSError, ValueError) as error:
-            raise FedSegError(f'the partition manifest {path} cannot be read: {error}') from error
-        if not isinstance(manifest, dict) or manifest.get('format') != FORMAT:
-            raise FedSegError(f'{path} is not a partition manifest of the format "{FORMAT}"')
-        try:
-            partition = cls(
-                clients=tuple(
-                    ClientShard(tuple(map(int, client['images'])), tuple(map(int, client['classes'])))
-                    for client in manifest['clients']),
-                num_images=int(manifest['num_images']),
-                num_classes=int(manifest['num_classes']),
-                made_by=manifest['made_by'])
-            stated = manifest['hash']
-        except (KeyError, TypeError, ValueError) as error:
-            raise FedSegError(f'the partition manifest {path} is incomplete: {error!r}') from error
-        if partition.hash != stated:
-            raise FedSegError(f'the partition manifest {path} was changed: its hash does not fit its clients')
-        return partition

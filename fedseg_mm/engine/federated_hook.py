@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from mmengine.dataset import BaseDataset, ConcatDataset, pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -17,7 +16,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedseg_mm.algorithms import FedAvg
 from fedseg_mm.compat import restore_history, to_plain
-from fedseg_mm.datasets import UNANNOTATED, ClientBatchSampler, ClientDataset, ClientStream, Partition, scan_labels
+from fedseg_mm.datasets import (
+    UNANNOTATED,
+    ClientBatchSampler,
+    ClientDataset,
+    ClientStream,
+    Partition,
+    Partitioner,
+    PartitionSummary,
+    scan_labels,
+)
 from fedseg_mm.engine.client_sampler import ClientSampler
 from fedseg_mm.engine.local_trainer import LocalTrainer
 from fedseg_mm.engine.round_log import RoundLog
@@ -32,6 +40,17 @@ LOADER_KEYS = ('pin_memory', 'prefetch_factor', 'timeout', 'multiprocessing_cont
 REPLACED_KEYS = ('sampler', 'batch_sampler', 'persistent_workers')
 
 
+def build_partitioner(partitioner: dict | str) -> Partitioner:
+    """Build the config's ``federated.partitioner``; a path is that of a manifest.
+
+    Raises:
+        FedSegError: A type, key or value cannot be used; names it.
+    """
+    if isinstance(partitioner, str):
+        partitioner = dict(type='ManifestPartitioner', manifest=partitioner)
+    return build(PARTITIONERS, partitioner, 'federated.partitioner')
+
+
 @HOOKS.register_module()
 class FederatedHook(Hook):
     """Partitions the training data by client and coordinates the rounds.
@@ -40,8 +59,9 @@ class FederatedHook(Hook):
     puts among the hooks; it may as well be listed in ``custom_hooks``.
 
     Args:
-        partitioner (dict): Who holds what, e.g. ``dict(type='ClassPartitioner',
-            num_clients=22, classes_per_client=1)``.
+        partitioner (dict or str): Who holds what, e.g.
+            ``dict(type='ClassPartitioner', num_clients=22,
+            classes_per_client=1)``, or the path of a manifest.
         clients_per_round (int): Size of a round's cohort.
         local_epochs (int): Passes of a client over its images per round.
             Defaults to 1.
@@ -51,16 +71,16 @@ class FederatedHook(Hook):
         FedSegError: A type, key or value cannot be used; names it.
     """
 
-    def __init__(self, partitioner: dict, clients_per_round: int, local_epochs: int = 1,
+    def __init__(self, partitioner: dict | str, clients_per_round: int, local_epochs: int = 1,
                  algorithm: dict | None = None) -> None:
         check_positive('federated.clients_per_round', clients_per_round)
         check_positive('federated.local_epochs', local_epochs)
         self.clients_per_round = clients_per_round
         self.local_epochs = local_epochs
-        self.partitioner = build(PARTITIONERS, partitioner, 'federated.partitioner')
+        self.partitioner = build_partitioner(partitioner)
         self.algorithm: FedAvg = build(ALGORITHMS, algorithm or dict(type='FedAvg'), 'federated.algorithm')
         self._algorithm_state: dict | None = None
-        self.partition: Partition | None = None
+        self.summary: PartitionSummary | None = None
         self.stream: ClientStream | None = None
 
     # --- before training ----------------------------------------------------
@@ -85,11 +105,9 @@ class FederatedHook(Hook):
         dataset = DATASETS.build(loader['dataset'])
         clients_view = ClientDataset(dataset)
         self._check_model(model, dataset, loader['batch_size'])
-        counts = scan_labels(dataset, num_workers, 'train')
-        self.partition = self.partitioner.partition(counts)
+        self.summary = PartitionSummary.of_dataset(dataset, self.partitioner, num_workers)
         self.sampler = ClientSampler(len(self.partition), self.clients_per_round)
-        self._file_names = [dataset.get_data_info(i).get('img_path', str(i)) for i in range(len(dataset))]
-        self._report(runner, counts, dataset.metainfo['classes'])
+        self._report(runner, loader['batch_size'])
 
         batch_sampler = ClientBatchSampler(self.partition, loader['batch_size'], self.local_epochs,
                                            loader.get('drop_last', True))
@@ -120,22 +138,18 @@ class FederatedHook(Hook):
             raise FedSegError('batch normalisation cannot train on batches of one image: set '
                               'train_dataloader.batch_size to at least 2, or use another norm_cfg, such as GN')
 
-    def _report(self, runner, class_counts: np.ndarray, class_names: Sequence[str]) -> None:
-        num_images = len(class_counts)
-        sizes = [len(shard.indices) for shard in self.partition.clients]
+    @property
+    def partition(self) -> Partition:
+        """Who holds and annotates what."""
+        return self.summary.partition
+
+    def _report(self, runner, batch_size: int) -> None:
+        sizes = self.summary.num_images
         runner.logger.info(
             f'Partition {self.partition.hash[:12]}: {len(sizes)} clients with {min(sizes)} to {max(sizes)} images, '
             f'{sum(sizes)} in all; manifest in {Path(runner.work_dir) / "partition.json"}')
-        annotated = {cls for shard in self.partition.clients for cls in shard.classes}
-        if nowhere := set(np.flatnonzero(class_counts.any(0))) - annotated:
-            names = ', '.join(class_names[cls] for cls in sorted(nowhere))
-            runner.logger.warning(f'No client annotates {names}: the images that show it went to other classes, and '
-                                  'the model cannot learn it.')
-        if sum(sizes) < num_images:
-            runner.logger.warning(f'{num_images - sum(sizes)} images show no class at all and belong to no client.')
-        if 1 in sizes:
-            runner.logger.warning(f'{sizes.count(1)} clients hold one image: they see it twice per local epoch, with '
-                                  'two augmentations, because batch normalisation cannot train on one image.')
+        for sentence in self.summary.warnings(batch_size):
+            runner.logger.warning(sentence)
 
     def before_run(self, runner) -> None:
         """Check the evaluation's files too, before hours of training."""
@@ -147,7 +161,8 @@ class FederatedHook(Hook):
 
     def before_train(self, runner) -> None:
         """Start from the weights that were initialised, loaded or resumed."""
-        self.partition.save(Path(runner.work_dir) / 'partition.json', self._file_names)
+        self.partition.save(Path(runner.work_dir) / 'partition.json', self.summary.image_names,
+                            self.summary.class_names)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self.algorithm.start(model)
         if self._algorithm_state is not None:

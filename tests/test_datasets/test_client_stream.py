@@ -138,7 +138,7 @@ def test_mask_is_before_the_edge_map(tiny_data):
     data = dataset(tiny_data, pipeline=[*load, dict(type='GenerateEdge', edge_width=2), dict(type='PackSegInputs')])
     view = ClientDataset(data)
     names = [type(transform).__name__ for transform in data.pipeline.transforms]
-    assert names[2:] == ['MaskUnannotated', 'GenerateEdge', 'PackSegInputs']
+    assert names[2:] == ['MarkUnannotated', 'MaskUnannotated', 'GenerateEdge', 'PackSegInputs']
     one, all_ = (view[SampleKey(1, classes, 0)]['data_samples'] for classes in ((0, ), (0, 1, 2, 3)))
     assert one.gt_edge_map.data.sum() < all_.gt_edge_map.data.sum()
 

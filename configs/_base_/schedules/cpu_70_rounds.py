@@ -1,8 +1,3 @@
-# For the CPU-sized protocol: a constant rate, and a tenth of it for the last rounds, as in the paper's long runs. The
-# rate is high because few clients annotate a class; clipping makes that safe.
-optim_wrapper = dict(
-    type='OptimWrapper',
-    constructor='FlatNoDecayConstructor',
-    optimizer=dict(type='SGD', lr=0.3, momentum=0.9, weight_decay=5e-4),
-    clip_grad=dict(max_norm=2.0))
+# For the CPU-sized protocol: a constant rate, and a tenth of it for the last rounds, as in the paper's long runs.
+_base_ = './cpu_constant_rate.py'
 param_scheduler = [dict(type='MultiStepLR', milestones=[60], gamma=0.1, by_epoch=True)]

@@ -91,7 +91,7 @@ def test_starving_class_is_helped_through_a_third():
 def test_same_seed_same_partition_in_another_process():
     code = ('import fedseg_mm, numpy as np\n'
             'from fedseg_mm.datasets import ClassPartitioner\n'
-            'from tests.test_datasets.test_class_partitioner import presence_like_cityscapes\n'
+            'from tests.test_datasets.test_partitioners.test_class_partitioner import presence_like_cityscapes\n'
             'print(ClassPartitioner(38, 2, seed=4).partition(presence_like_cityscapes()).hash)')
     other = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip()
     counts = presence_like_cityscapes()

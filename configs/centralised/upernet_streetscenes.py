@@ -1,0 +1,5 @@
+# The bound of the demo: all scenes with all labels in one place. To the tool that is a federation of one client; 24
+# rounds of 300 images are the images that 60 rounds of five clients train on.
+_base_ = '../fedavg/upernet_streetscenes_noniid1_ce.py'
+federated = dict(partitioner=dict(num_clients=1, classes_per_client=10), clients_per_round=1, local_epochs=1)
+train_cfg = dict(max_rounds=24, val_interval=4)

@@ -1,0 +1,185 @@
+"""The demo: what FedSeg's BackCE does, on the embedded data set, in minutes on a CPU."""
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine.config import Config
+from mmengine.utils import get_installed_path
+from mmseg.registry import DATASETS
+from prettytable import PrettyTable
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fedseg_mm.cli.common import find_config, one_sentence_errors
+from fedseg_mm.datasets import StreetScenesDataset
+from fedseg_mm.datasets.load_street_scene import paint_scene
+from fedseg_mm.errors import FedSegError
+from fedseg_mm.visualization import draw_comparison
+
+EPILOG = """\
+20 clients hold 15 drawn street scenes each and annotate one class of ten: every other pixel of theirs is unannotated.
+The same federation is trained twice, side by side and at identical settings: with plain cross-entropy on what is
+annotated, and with BackCE, which knows that an unannotated pixel is one of the other classes. The scenes are drawn in
+memory; nothing is downloaded. The configs are configs/fedavg/upernet_streetscenes_noniid1_{ce,backce}.py."""
+
+ROWS = {'ce': 'plain cross-entropy', 'backce': 'BackCE'}
+CONFIG = 'fedseg_mm::fedavg/upernet_streetscenes_noniid1_{row}.py'
+#: Evaluated scenes that the picture shows.
+SHOWN = (3, 0, 16, 23)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='demo', description='Train the embedded federation with and without BackCE, and compare.', epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--work-dir', default='work_dirs/demo', help='where all files go (default: work_dirs/demo)')
+    parser.add_argument('--rounds', type=int, help="rounds to train (default: those of the configs)")
+    return parser.parse_args(argv)
+
+
+def tool(name: str) -> str:
+    """The path of one of the tools, here or in the installed package."""
+    return _short(Path(get_installed_path('fedseg_mm'), '.mim', 'tools', f'{name}.py').resolve())
+
+
+def _short(path: str | Path) -> str:
+    return min(os.path.relpath(path), str(path), key=len)
+
+
+@dataclass
+class Job:
+    """A run of one of the tools, beside the others, with its output in a file.
+
+    Args:
+        title (str): What people read.
+        command (list[str]): The tool and its arguments.
+        log (Path): Where its output goes.
+        done (Callable[[], int]): Counts the finished steps.
+        total (int): Steps in all.
+    """
+    title: str
+    command: list[str]
+    log: Path
+    done: Callable[[], int]
+    total: int
+
+    def start(self) -> subprocess.Popen:
+        print('$ python', *self.command, flush=True)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        # as many jobs as rows run at once and share the cores
+        threads = max(1, (os.cpu_count() or 1) // len(ROWS))
+        environment = {'OMP_NUM_THREADS': str(threads), **os.environ}
+        with self.log.open('w') as output:
+            return subprocess.Popen([sys.executable, *self.command], stdout=output, stderr=subprocess.STDOUT,
+                                    env=environment)
+
+
+def run(jobs: list[Job]) -> None:
+    """Run jobs side by side and show how far they are.
+
+    Raises:
+        FedSegError: One failed; the others are stopped.
+    """
+    started = time.perf_counter()
+    columns = TextColumn('{task.description}'), BarColumn(), TextColumn('{task.completed}/{task.total}')
+    processes = [job.start() for job in jobs]
+    with Progress(*columns, TimeRemainingColumn(), transient=True, disable=not sys.stdout.isatty()) as bars:
+        tasks = [bars.add_task(job.title, total=job.total) for job in jobs]
+        try:
+            while any(process.poll() is None for process in processes):
+                time.sleep(0.2)
+                for job, task, process in zip(jobs, tasks, processes):
+                    bars.update(task, completed=job.done())
+                    if process.poll():
+                        last = (job.log.read_text().strip().splitlines() or ['no output'])[-1]
+                        raise FedSegError(f'{job.title} failed: {last} (all of its output is in {job.log})')
+        finally:  # if this one was interrupted, those are too
+            for process in processes:
+                process.terminate()
+                process.wait()
+    print(f'  {time.perf_counter() - started:.0f} s', flush=True)
+
+
+def newest(folder: Path, pattern: str) -> Path | None:
+    """The file of the latest run; MMEngine names folders by time."""
+    return max(folder.glob(pattern), default=None)
+
+
+def training(row: str, config: str, folder: Path, rounds: int) -> Job:
+    """The training of one row."""
+    before = newest(folder, '*/vis_data/rounds.json')
+
+    def done() -> int:
+        log = newest(folder, '*/vis_data/rounds.json')
+        return 0 if log in (None, before) else len(log.read_text().splitlines())
+
+    return Job(f'training with {ROWS[row]}', [tool('fed_train'), config, '--work-dir', str(folder), '--cfg-options',
+                                              f'train_cfg.max_rounds={rounds}'], folder / 'train.log', done, rounds)
+
+
+def evaluation(row: str, config: str, folder: Path, checkpoint: Path, number: int) -> Job:
+    """The evaluation of one row's checkpoint; its label maps go into a folder."""
+    maps, started = folder / 'predictions', time.time()
+
+    def done() -> int:
+        return sum(path.stat().st_mtime >= started for path in maps.glob('*.png'))
+
+    return Job(f'evaluation with {ROWS[row]}', [tool('test'), config, str(checkpoint), '--work-dir',
+                                                str(folder / 'test'), '--out', str(maps)], folder / 'test.log', done,
+               number)
+
+
+def curve(folder: Path) -> list[tuple[int, float]]:
+    """Round and mIoU of every evaluation during the latest training."""
+    lines = [json.loads(line) for line in newest(folder, '*/vis_data/scalars.json').read_text().splitlines()]
+    return [(line['step'], line['mIoU']) for line in lines if 'mIoU' in line]
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    with one_sentence_errors('demo'):
+        if args.rounds is not None and args.rounds < 1:
+            raise FedSegError(f'--rounds must be at least 1, but is {args.rounds}')
+        work_dir = Path(args.work_dir)
+        configs = {row: _short(Path(find_config(CONFIG.format(row=row))).resolve()) for row in ROWS}
+        cfg = Config.fromfile(configs['ce'])
+        rounds = args.rounds or cfg.train_cfg.max_rounds
+        run([training(row, configs[row], work_dir / row, rounds) for row in ROWS])
+        checkpoints = {row: work_dir / row / f'round_{rounds}.pth' for row in ROWS}
+        scenes = DATASETS.build({**cfg.test_dataloader.dataset, 'pipeline': []})
+        run([evaluation(row, configs[row], work_dir / row, checkpoints[row], len(scenes)) for row in ROWS])
+        figures = {row: json.loads(newest(work_dir / row / 'test', '*/*.json').read_text()) for row in ROWS}
+
+        table = PrettyTable(['one annotated class per client', 'mIoU', 'pixel accuracy'])
+        table.align = 'r'
+        for row, name in ROWS.items():
+            table.add_row([f'FedAvg with {name}', f'{figures[row]["mIoU"]:.1f}', f'{figures[row]["aAcc"]:.1f}'])
+        picture = work_dir / 'demo.png'
+        draw(scenes, work_dir, picture)
+        print(table)
+        print(f'Picture      {picture}')
+        for title, paths in (('Checkpoints', checkpoints.values()),
+                             ('Logs', [newest(work_dir / row, '2*/*.log') for row in ROWS])):
+            print(f'{title:13s}' + '  '.join(map(str, paths)))
+        print('Next: README.md, "Train and evaluate", for real data; python tools/fed_train.py --help')
+
+
+def draw(scenes: StreetScenesDataset, work_dir: Path, picture: Path) -> None:
+    """The curves, and predictions beside the truth."""
+    rows = []
+    for index in SHOWN:
+        path = scenes.get_data_info(index)['img_path']
+        image, truth = paint_scene(path)
+        predictions = [cv2.imread(str(work_dir / row / 'predictions' / Path(path).name), cv2.IMREAD_UNCHANGED)
+                       for row in ROWS]
+        rows.append((np.ascontiguousarray(image[..., ::-1]), truth, *predictions))
+    draw_comparison({f'FedAvg with {name}': curve(work_dir / row) for row, name in ROWS.items()}, rows,
+                    ('image', 'truth', *(f'with {name}' for name in ROWS.values())), scenes.metainfo['classes'],
+                    scenes.metainfo['palette'], picture)

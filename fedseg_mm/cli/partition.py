@@ -1,0 +1,68 @@
+"""Who holds what, before anything is trained."""
+import argparse
+from pathlib import Path
+
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS
+
+from fedseg_mm.cli.common import (
+    CFG_OPTIONS_HELP,
+    CfgOptions,
+    check_data_folders,
+    federated_section,
+    load_config,
+    one_sentence_errors,
+)
+from fedseg_mm.datasets import PartitionSummary
+from fedseg_mm.engine.federated_hook import build_partitioner
+from fedseg_mm.errors import FedSegError
+from fedseg_mm.visualization import draw_partition
+
+EPILOG = """\
+examples:
+  look               python tools/fed_partition.py configs/fedavg/upernet_streetscenes_noniid1_backce.py
+  another split      python tools/fed_partition.py CONFIG --cfg-options federated.partitioner.classes_per_client=2
+  train on it        python tools/fed_train.py CONFIG --cfg-options \\
+                         federated.partitioner=work_dirs/CONFIG/partition.json
+
+Written into the work dir: partition.json, the manifest, which names each client's images and annotated classes; a
+config's federated.partitioner takes its path, here or on another machine with the same data set, and it may be
+written by hand. partition.png, the picture of clients and classes."""
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='fed_partition', description='Show which client holds and annotates what, before anything is trained.',
+        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file with a `federated` section')
+    parser.add_argument('--work-dir', help='where partition.json and partition.png go (default: '
+                        'work_dirs/CONFIG_NAME)')
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    with one_sentence_errors('fed_partition'):
+        cfg = load_config(args)
+        federated = federated_section(cfg)
+        check_data_folders(cfg, ('train_dataloader', ))
+        partitioner = build_partitioner(federated['partitioner'])
+        if not cfg.get('train_dataloader'):
+            raise FedSegError(f'{args.config} has no `train_dataloader`, whose data set could be partitioned')
+        init_default_scope(cfg.get('default_scope', 'mmseg'))
+        loader = cfg.train_dataloader
+        summary = PartitionSummary.of_dataset(DATASETS.build(loader.dataset), partitioner, loader.get('num_workers', 0))
+
+        print(summary.client_table())
+        print(summary.class_table())
+        print(f'Partition {summary.partition.hash[:12]}: {len(summary.partition)} clients, '
+              f'{summary.num_images.sum()} of {len(summary.image_names)} images, '
+              f'{summary.num_images.min()} to {summary.num_images.max()} per client.')
+        for sentence in summary.warnings(loader.get('batch_size', 1)):
+            print(f'Warning: {sentence}')
+        manifest, picture = (Path(cfg.work_dir) / name for name in ('partition.json', 'partition.png'))
+        summary.partition.save(manifest, summary.image_names, summary.class_names)
+        draw_partition(summary, picture)
+        print(f'Manifest: {manifest} (reuse it with --cfg-options federated.partitioner={manifest})\n'
+              f'Picture:  {picture}')

@@ -1,0 +1,140 @@
+"""What a partition means for its clients and classes, in numbers, a table and warnings."""
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from prettytable import PrettyTable
+
+from fedseg_mm.datasets.image_names import image_names
+from fedseg_mm.datasets.label_scan import scan_labels
+from fedseg_mm.datasets.partition import Partition
+
+
+@dataclass(frozen=True)
+class PartitionSummary:
+    """A partition and what its clients hold.
+
+    Args:
+        partition (Partition): Who holds and annotates what.
+        image_names (list[str]): Paths of the data set's images.
+        class_names (tuple[str]): Names of its classes.
+        class_counts (np.ndarray): Pixels of each class in each image, int64
+            (images, classes).
+        unannotated_counts (np.ndarray): Pixels that the image's file calls
+            unannotated, int64 (images,).
+    """
+    partition: Partition
+    image_names: list[str]
+    class_names: tuple[str, ...]
+    class_counts: np.ndarray
+    unannotated_counts: np.ndarray
+
+    @classmethod
+    def of_dataset(cls, dataset, partitioner, num_workers: int = 0) -> 'PartitionSummary':
+        """Look at all labels of a data set and split it.
+
+        Args:
+            dataset (BaseDataset or ConcatDataset): MMSegmentation's data set.
+            partitioner (Partitioner): Who is to hold what.
+            num_workers (int): Processes that read files. Defaults to 0.
+
+        Raises:
+            FedSegError: A file or the partition is at fault; names it.
+        """
+        dataset.full_init()
+        names, classes = image_names(dataset), tuple(dataset.metainfo['classes'])
+        counts = scan_labels(dataset, num_workers, 'train', partitioner.unannotated_values(names, classes))
+        return cls(partitioner.partition(counts.classes, names, classes), names, classes, *counts)
+
+    @property
+    def num_images(self) -> np.ndarray:
+        """Images of each client, int (clients,)."""
+        return np.array([len(shard.indices) for shard in self.partition.clients])
+
+    @property
+    def annotated(self) -> np.ndarray:
+        """Whether a client annotates a class, bool (clients, classes)."""
+        return np.array([np.isin(np.arange(len(self.class_names)), shard.classes) for shard in self.partition.clients])
+
+    def per_client(self, per_image: np.ndarray) -> np.ndarray:
+        """Sums over each client's images.
+
+        Args:
+            per_image (np.ndarray): Shape (images, ...).
+
+        Returns:
+            np.ndarray: Shape (clients, ...).
+        """
+        return np.stack([per_image[list(shard.indices)].sum(0) for shard in self.partition.clients])
+
+    @property
+    def unannotated_share(self) -> np.ndarray:
+        """Share of a client's pixels, void apart, that it does not annotate, float (clients,)."""
+        pixels = self.per_client(self.class_counts)
+        annotated = (pixels * self.annotated).sum(1)
+        total = pixels.sum(1) + self.per_client(self.unannotated_counts)
+        return 1 - annotated / np.maximum(total, 1)
+
+    def client_table(self, most: int = 40) -> str:
+        """A line per client, for people; the first ``most``."""
+        table = PrettyTable(['client', 'images', 'annotates', 'unannotated'])
+        table.align = 'r'
+        table.align['annotates'] = 'l'
+        names = [shard.name or str(client) for client, shard in enumerate(self.partition.clients)]
+        rows = list(zip(names, self.num_images, self.partition.clients, self.unannotated_share))
+        for name, images, shard, share in rows[:most]:
+            table.add_row([name, images, self._list_classes(shard.classes), f'{share:.1%}'])
+        left = f'\n… and {len(rows) - most} more clients' if len(rows) > most else ''
+        return f'{table}{left}'
+
+    def class_table(self) -> str:
+        """A line per class, for people."""
+        table = PrettyTable(['class', 'images that show it', 'clients that annotate it', 'its pixels annotated'])
+        table.align = 'r'
+        pixels, annotated = self.per_client(self.class_counts), self.annotated
+        share = (pixels * annotated).sum(0) / np.maximum(self.class_counts.sum(0), 1)
+        for row in zip(self.class_names, (self.class_counts > 0).sum(0), annotated.sum(0), share):
+            table.add_row([*row[:3], f'{row[3]:.1%}'])
+        return str(table)
+
+    def _list_classes(self, classes: Sequence[int]) -> str:
+        if len(classes) == len(self.class_names):
+            return f'all {len(classes)}'
+        more = f' and {len(classes) - 5} more' if len(classes) > 5 else ''
+        return ', '.join(self.class_names[cls] for cls in classes[:5]) + more
+
+    def warnings(self, batch_size: int) -> list[str]:
+        """What will hurt the training, a sentence each.
+
+        Args:
+            batch_size (int): Images per batch.
+        """
+        sentences = []
+        sizes, annotated = self.num_images, self.annotated
+        shown = (self.class_counts > 0).any(0)
+        if nowhere := np.flatnonzero(shown & ~annotated.any(0)).tolist():
+            names = ', '.join(self.class_names[cls] for cls in nowhere)
+            sentences.append(f'No client annotates {names}: the model cannot learn it.')
+        if len(absent := np.flatnonzero(~shown).tolist()):
+            names = ', '.join(self.class_names[cls] for cls in absent)
+            sentences.append(f'No image shows {names}: the model cannot learn it.')
+        if left := len(self.class_counts) - int(sizes.sum()):
+            blank = int((~self.class_counts.any(1)).sum())
+            of_these = f', {blank} of which show no class' if blank else ''
+            sentences.append(f'{left} images belong to no client{of_these}.')
+        if (sizes == 1).any():
+            sentences.append(f'{_clients((sizes == 1).sum())} one image: seen twice per local epoch, with two '
+                             'augmentations, because batch normalisation cannot train on one image.')
+        if (few := (sizes > 1) & (sizes < batch_size)).any():
+            sentences.append(f'{_clients(few.sum())} fewer images than a batch of {batch_size}, and one smaller batch '
+                             'is trained there per local epoch.')
+        blind = ~((self.per_client(self.class_counts) > 0) & annotated).any(1)
+        if blind.any():
+            names = [shard.name or str(k) for k, shard in enumerate(self.partition.clients) if blind[k]]
+            sentences.append(f'No image of client {", ".join(names[:10])}{", …" if len(names) > 10 else ""} shows a '
+                             'class that the client annotates.')
+        return sentences
+
+
+def _clients(number: int) -> str:
+    return f'{number} client{" holds" if number == 1 else "s hold"}'

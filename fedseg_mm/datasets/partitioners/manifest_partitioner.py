@@ -1,0 +1,150 @@
+"""Who holds what, as a file says: a real federation, or a partition made before."""
+import difflib
+import fnmatch
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from fedseg_mm.datasets.partition import FORMAT, ClientShard, Partition
+from fedseg_mm.datasets.partitioners.partitioner import Partitioner
+from fedseg_mm.errors import FedSegError
+from fedseg_mm.registry import PARTITIONERS, check_keys
+
+
+@PARTITIONERS.register_module()
+class ManifestPartitioner(Partitioner):
+    """Read the partition from a manifest, JSON or YAML.
+
+    A manifest is written by hand, one entry per client::
+
+        clients:
+        - client: St Mary             # its name
+          images: st_mary/images      # a folder, a pattern (*.png), a file, or a list of these
+          classes: [liver, tumour]    # what it annotates; left out: all classes
+          unannotated: 0              # label value that says "unannotated"; left out: its labels have none
+        - ...
+
+    or by a training or ``tools/fed_partition.py`` (``partition.json``); those
+    carry a hash and are refused if they were changed or if the data set has
+    other images. Paths are those below the data set's folder (with several
+    data sets, below the folder that holds them all). Images that no client
+    names are left out. ``unannotated`` is the value after MMSegmentation's
+    loading: with ``reduce_zero_label``, 0 has become 255.
+
+    Args:
+        manifest (str): The file.
+
+    Raises:
+        FedSegError: The file is missing or no manifest, names an image or
+            class that the data set does not have, or an image twice.
+    """
+
+    def __init__(self, manifest: str) -> None:
+        super().__init__(1)
+        self.manifest = str(manifest)
+        self._content = self._read()
+
+    def unannotated_values(self, image_names: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
+        values = np.full(len(image_names), -2, np.int64)
+        for shard in self._shards(image_names, class_names):
+            values[list(shard.indices)] = -1 if shard.unannotated is None else shard.unannotated
+        return values
+
+    def partition(self, class_counts, image_names=(), class_names=()) -> Partition:
+        partition = super().partition(class_counts, image_names, class_names)
+        stated = self._content.get('hash', partition.hash)
+        if stated != partition.hash:
+            raise FedSegError(f'the partition manifest {self.manifest} was changed, or was made for another data set '
+                              f'than this one of {len(image_names)} images: its hash does not fit (take out its '
+                              '`hash` if that is meant to be)')
+        return partition
+
+    def make_clients(self, presence, image_names, class_names, rng) -> tuple[ClientShard, ...]:
+        return self._shards(image_names, class_names)
+
+    def _read(self) -> dict:
+        path = Path(self.manifest)
+        try:
+            text = path.read_text(encoding='utf-8')
+            content = yaml.safe_load(text) if path.suffix in ('.yaml', '.yml') else json.loads(text)
+        except FileNotFoundError:
+            raise FedSegError(f'there is no partition manifest {path}') from None
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise FedSegError(f'the partition manifest {path} cannot be read: {" ".join(str(error).split())}'
+                              ) from error
+        if not isinstance(content, dict) or not isinstance(content.get('clients'), list) or not content['clients']:
+            raise FedSegError(f'{path} is not a partition manifest: it has no list of `clients`')
+        if content.get('format', FORMAT) != FORMAT:
+            raise FedSegError(f'{path} is not a partition manifest of the format "{FORMAT}"')
+        check_keys(content, ('format', 'hash', 'made_by', 'num_images', 'class_names', 'clients'), str(path))
+        for place, client in enumerate(content['clients']):
+            where = f'client {self._name(client, place)} of {path}'
+            if not isinstance(client, dict) or not client.get('images'):
+                raise FedSegError(f'{where} has no `images`')
+            check_keys(client, ('client', 'images', 'classes', 'unannotated'), where)
+        return content
+
+    @staticmethod
+    def _name(client, place: int) -> str:
+        return str(client.get('client', place)) if isinstance(client, dict) else str(place)
+
+    def _shards(self, image_names: Sequence[str], class_names: Sequence[str]) -> tuple[ClientShard, ...]:
+        index_of = {name: index for index, name in enumerate(image_names)}
+        if len(index_of) < len(image_names):
+            raise FedSegError(f'the data set lists an image twice, so that the partition manifest {self.manifest} '
+                              'cannot say which it means')
+        owner: dict[int, str] = {}
+        shards = []
+        for place, client in enumerate(self._content['clients']):
+            name = self._name(client, place)
+            entries = client['images']
+            indices: list[int] = []
+            for entry in [entries] if isinstance(entries, str) else entries:
+                indices += self._find(str(entry), index_of, name)
+            for index in indices:
+                if owner.setdefault(index, name) != name:
+                    raise FedSegError(f'the image {image_names[index]} belongs to both {owner[index]} and {name} in '
+                                      f'{self.manifest}: give it to one of them')
+            classes = self._classes(client, class_names, name)
+            unannotated = self._unannotated(client, classes, class_names, name)
+            shards.append(ClientShard(tuple(sorted(set(indices))), classes, '' if name == str(place) else name,
+                                      unannotated))
+        return tuple(shards)
+
+    def _find(self, entry: str, index_of: dict[str, int], client: str) -> list[int]:
+        if entry in index_of:
+            return [index_of[entry]]
+        if any(sign in entry for sign in '*?['):
+            found = fnmatch.filter(index_of, entry)
+        else:
+            folder = entry.rstrip('/') + '/'
+            found = [name for name in index_of if folder == './' or name.startswith(folder)]
+        if not found:
+            near = difflib.get_close_matches(entry, index_of, n=1) or list(index_of)[:1]
+            raise FedSegError(f'{self.manifest} names the image {entry} of client {client}, but the data set has no '
+                              f'such image; its images are named as {near[0]}')
+        return [index_of[name] for name in found]
+
+    def _classes(self, client: dict, class_names: Sequence[str], name: str) -> tuple[int, ...]:
+        given = client.get('classes')
+        if given is None:
+            return tuple(range(len(class_names)))
+        given = given if isinstance(given, list) else [given]
+        check_keys(map(str, given), class_names, f'classes of client {name} of {self.manifest}')
+        return tuple(sorted({list(class_names).index(str(cls)) for cls in given}))
+
+    def _unannotated(self, client: dict, classes: tuple[int, ...], class_names: Sequence[str], name: str
+                     ) -> int | None:
+        value = client.get('unannotated')
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 255:
+            raise FedSegError(f'`unannotated` of client {name} of {self.manifest} must be a label value from 0 to 255, '
+                              f'but is {value!r}')
+        if value in classes:
+            raise FedSegError(f'client {name} of {self.manifest} annotates {class_names[value]}, whose label is '
+                              f'{value}, and says that {value} means unannotated')
+        return value

@@ -1,0 +1,10 @@
+"""Command line of fedseg_mm.cli.demo; see `python tools/demo.py --help`."""
+import sys
+
+try:
+    from fedseg_mm.cli.demo import main
+except ImportError as error:
+    sys.exit(f'demo: {error}; see README.md, or: pip install -e ".[lite]" -c requirements/tested.txt')
+
+if __name__ == '__main__':
+    main()
