@@ -43,6 +43,7 @@ def check_arguments(cls: type, arguments: dict, where: str) -> None:
     Raises:
         FedSegError: An argument is unknown or a required one is missing.
     """
+    arguments = {key: value for key, value in arguments.items() if key not in ('type', '_scope_')}
     parameters = inspect.signature(cls).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         check_keys(arguments, parameters, where)
@@ -72,5 +73,5 @@ def build(registry: Registry, cfg: dict, where: str):
         near = difflib.get_close_matches(cfg['type'], registry.module_dict, n=1, cutoff=0.4)
         hint = f'did you mean `{near[0]}`?' if near else f'known types are {", ".join(sorted(registry.module_dict))}'
         raise FedSegError(f'unknown type `{cfg["type"]}` in {where}: {hint}')
-    check_arguments(cls, {key: value for key, value in cfg.items() if key not in ('type', '_scope_')}, where)
+    check_arguments(cls, cfg, where)
     return registry.build(cfg)

@@ -87,6 +87,7 @@ def load_config(args: argparse.Namespace) -> Config:
     path = find_config(args.config)
     try:
         cfg = Config.fromfile(path)
+        _drop_own_scope(cfg._cfg_dict)
         for option in args.cfg_options or {}:
             key = option.split('.')[0]
             near = difflib.get_close_matches(key, cfg, n=1, cutoff=0.8)
@@ -105,6 +106,17 @@ def load_config(args: argparse.Namespace) -> Config:
     elif cfg.get('work_dir') is None:
         cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
     return cfg
+
+
+def _drop_own_scope(value) -> None:
+    """MMEngine marks what is inherited from `fedseg_mm::` so, but all of ours is registered in mmseg's scope."""
+    if isinstance(value, dict):
+        if value.get('_scope_') == 'fedseg_mm':
+            del value['_scope_']
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            _drop_own_scope(item)
 
 
 def federated_section(cfg: Config) -> dict:

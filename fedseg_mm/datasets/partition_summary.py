@@ -8,6 +8,7 @@ from prettytable import PrettyTable
 from fedseg_mm.datasets.image_names import image_names
 from fedseg_mm.datasets.label_scan import scan_labels
 from fedseg_mm.datasets.partition import Partition
+from fedseg_mm.errors import FedSegError
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class PartitionSummary:
             FedSegError: A file or the partition is at fault; names it.
         """
         dataset.full_init()
+        if not dataset.metainfo.get('classes'):
+            raise FedSegError('the training data set has no class names: set train_dataloader.dataset.metainfo='
+                              "dict(classes=('road', ...)), and the same for evaluation")
         names, classes = image_names(dataset), tuple(dataset.metainfo['classes'])
         counts = scan_labels(dataset, num_workers, 'train', partitioner.unannotated_values(names, classes))
         return cls(partitioner.partition(counts.classes, names, classes), names, classes, *counts)

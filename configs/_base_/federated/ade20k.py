@@ -1,0 +1,7 @@
+# FedSeg's split of ADE20K: 450 clients, each with one annotated class.
+federated = dict(
+    partitioner=dict(type='ClassPartitioner', num_clients=450, classes_per_client=1, seed=0),
+    clients_per_round=5,
+    local_epochs=2,
+    algorithm=dict(type='FedAvg'))
+train_cfg = dict(type='FederatedTrainLoop', max_rounds=800, val_interval=20)

