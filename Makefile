@@ -1,10 +1,13 @@
-# make test: an environment from nothing, the tested versions, the tests.
-# An environment that has torch can be named instead: make test ENV=/path/to/env
+# make demo: what BackCE does, in minutes on a CPU. make test: the tests. Both start from nothing but Python >= 3.10.
+# An environment that has torch can be named instead: make demo ENV=/path/to/env
 PYTHON ?= python3
 ENV ?= .venv
 PIP = $(ENV)/bin/python -m pip install --disable-pip-version-check --quiet -c requirements/tested.txt
 
-.PHONY: test test-slow environment clean
+.PHONY: demo test test-slow environment clean
+
+demo: environment
+	$(ENV)/bin/python tools/demo.py
 
 test: environment
 	$(ENV)/bin/python -m pytest
@@ -14,14 +17,17 @@ test-slow: environment
 
 environment: $(ENV)/.fedseg_mm
 
+# torch first: a looser range may fetch gigabytes of CUDA packages. mmcv and mmcv-lite own the same folder: the one that
+# is there is kept.
 $(ENV)/.fedseg_mm: setup.py requirements/tested.txt
-	test -x $(ENV)/bin/python || $(PYTHON) -m venv $(ENV)
-	# torch first: a looser range may fetch gigabytes of CUDA packages
-	$(ENV)/bin/python -c 'import torch' 2>/dev/null || $(PIP) torch==2.13.0
-	# mmcv and mmcv-lite own the same folder: keep the one that is there
-	if $(ENV)/bin/python -m pip show --quiet mmcv 2>/dev/null; then $(PIP) -e '.[tests]'; \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; name it as in: \
+	make demo PYTHON=python3.12")'
+	@echo "Installing into $(ENV), which takes a minute or more ..."
+	@test -x $(ENV)/bin/python || $(PYTHON) -m venv $(ENV)
+	@$(ENV)/bin/python -c 'import torch' 2>/dev/null || $(PIP) torch==2.13.0
+	@if $(ENV)/bin/python -m pip show --quiet mmcv 2>/dev/null; then $(PIP) -e '.[tests]'; \
 	else $(PIP) -e '.[lite,tests]'; fi
-	touch $@
+	@touch $@
 
 clean:
 	rm -rf .venv build dist *.egg-info

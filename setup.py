@@ -14,7 +14,11 @@ setup(
     long_description=(root / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
+    keywords='federated learning, semantic segmentation, MMSegmentation, FedSeg',
     packages=find_packages(include=['fedseg_mm', 'fedseg_mm.*']),
+    # as OpenMMLab's packages ship them; in a checkout, .mim links to the folders
+    package_data={'fedseg_mm': ['.mim/model-index.yml', '.mim/tools/*.py', '.mim/configs/**/*.py']},
+    entry_points={'console_scripts': ['fedseg_mm = fedseg_mm.__main__:main']},
     python_requires='>=3.10',
     # the versions that were run are in requirements/tested.txt
     install_requires=[
@@ -26,8 +30,11 @@ setup(
         # mmsegmentation imports them without declaring them
         'ftfy',
         'regex',
-        # what mmengine and mmcv use too
+        # what mmengine, mmcv and mmsegmentation use too
+        'matplotlib>=3.7',  # width_ratios and subfigures with legends outside
         'pillow',
+        'prettytable',
+        'pyyaml',
         'rich',
     ],
     extras_require={

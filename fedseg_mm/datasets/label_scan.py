@@ -132,8 +132,8 @@ class _LabelScan(Dataset):
         except Exception as error:  # a data set's own loading may raise anything; the file must be named
             raise FedSegError(f'the label {label} of image {image} cannot be loaded: {error!r}') from error
         if values.ndim != 2:
-            raise FedSegError(f'the label {label} has {values.ndim} dimensions, but must hold one class index per pixel: '
-                              'painted colours must be turned into indices')
+            raise FedSegError(f'the label {label} has {values.ndim} dimensions, but must hold one class index per '
+                              'pixel: painted colours must be turned into indices')
         if not np.issubdtype(values.dtype, np.integer):
             raise FedSegError(f'the label {label} has the type {values.dtype}, but must hold integers')
         if size is not None and values.shape != size:

@@ -13,11 +13,11 @@ from fedseg_mm.datasets import CamVidDataset
 from fedseg_mm.datasets import scan_labels as scan
 from tests.conftest import CLASSES, make_images
 
+PIPELINE = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+
+
 def scan_labels(*args) -> np.ndarray:
     return scan(*args).classes
-
-
-PIPELINE = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
 
 
 @pytest.fixture(autouse=True)
