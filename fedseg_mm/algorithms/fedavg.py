@@ -1,4 +1,6 @@
 """FedAvg, and the seams that every other method is built from."""
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -58,7 +60,7 @@ class FedAvg:
 
 
 @torch.no_grad()
-def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copy a state_dict into the model, in place and in one pass."""
     own = model.state_dict()
     torch._foreach_copy_(list(own.values()), [weights[name] for name in own])

@@ -20,13 +20,13 @@ class SampleKey(NamedTuple):
     """What a worker needs to know to load one image for one client.
 
     Args:
-        index (int): The image, as an index into the data set.
+        image (int): The image, as an index into the data set.
         classes (tuple[int]): The client's annotated classes.
         seed (int): Seed of the augmentations.
         unannotated (int, optional): The client's own label value for
             "unannotated". Defaults to None.
     """
-    index: int
+    image: int
     classes: tuple[int, ...]
     seed: int
     unannotated: int | None = None
@@ -82,7 +82,7 @@ class ClientDataset(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, key: SampleKey) -> dict:
-        part, index = self._part(key.index)
+        part, index = self._part(key.image)
         info = part.get_data_info(index)
         info['annotated_classes'] = key.classes
         info['unannotated_value'] = key.unannotated
@@ -105,7 +105,7 @@ class ClientDataset(Dataset):
         return dataset, index
 
 
-def _nested(transforms: list) -> Iterator:
+def _nested(transforms: Sequence) -> Iterator:
     """The transforms and those that they hold (RandomApply, RandomChoice, …)."""
     for transform in transforms:
         if isinstance(transform, (list, tuple)):

@@ -134,8 +134,8 @@ class PartitionSummary:
                              'is trained there per local epoch.')
         blind = ~((self.per_client(self.class_counts) > 0) & annotated).any(1)
         if blind.any():
-            names = [shard.name or str(k) for k, shard in enumerate(self.partition.clients) if blind[k]]
-            sentences.append(f'No image of client {", ".join(names[:10])}{", …" if len(names) > 10 else ""} shows a '
+            who = [shard.name or str(k) for k, shard in enumerate(self.partition.clients) if blind[k]]
+            sentences.append(f'No image of client {", ".join(who[:10])}{", …" if len(who) > 10 else ""} shows a '
                              'class that the client annotates.')
         return sentences
 

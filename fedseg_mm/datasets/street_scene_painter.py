@@ -97,7 +97,7 @@ class StreetScenePainter:
                     self._windows(x0, x1, far, near, tall, wall)
             far = near
 
-    def _windows(self, x0: int, x1: int, far: float, near: float, tall: float, wall: tuple) -> None:
+    def _windows(self, x0: float, x1: float, far: float, near: float, tall: float, wall: tuple) -> None:
         pane = tuple(int(v * self.rng.uniform(0.35, 0.7)) for v in wall)
         columns, rows = self.rng.randint(2, 6), max(2, int(tall * 0.8))
         across, up = np.meshgrid((np.arange(columns) + 0.5) / columns, (np.arange(rows) + 0.6) / (rows + 0.3))
@@ -213,7 +213,7 @@ class StreetScenePainter:
         grain = rng.randn(self.height, self.width, 1).astype(np.float32)
         coarse = cv2.resize(rng.randn(self.height // 8 + 1, self.width // 8 + 1).astype(np.float32), shape[::-1],
                             interpolation=cv2.INTER_LINEAR)[..., None]
-        image = self.image + TEXTURE[self.label] * (0.6 * grain + 0.8 * coarse)
+        image: np.ndarray = self.image + TEXTURE[self.label] * (0.6 * grain + 0.8 * coarse)
         if rng.rand() < 0.4:  # haze, thicker towards the horizon
             distance = 1 - np.abs(np.arange(self.height) - self.horizon) / self.height
             thickness = (rng.uniform(0.1, 0.5) * distance**3).astype(np.float32)[:, None, None]
@@ -241,9 +241,9 @@ class StreetScenePainter:
         return (int(np.clip(mean + self.rng.uniform(-spread, spread), 0, 255)), ) * 3
 
     def _polygon(self, corners: list, colour: tuple, label: int) -> None:
-        corners = np.rint(corners).astype(np.int32)
-        cv2.fillPoly(self.image, [corners], colour)
-        cv2.fillPoly(self.label, [corners], label)
+        outline = np.rint(corners).astype(np.int32)
+        cv2.fillPoly(self.image, [outline], colour)
+        cv2.fillPoly(self.label, [outline], label)
 
     def _on_ground(self, corners: list, colour: tuple, label: int) -> None:
         self._polygon([(self._column(x, s), self.horizon + s) for x, s in corners], colour, label)

@@ -45,7 +45,7 @@ class StreetScenesDataset(BaseSegDataset):
             raise FedSegError(f'size of StreetScenesDataset must be (width, height), but is {size!r}')
         for side in size:
             check_positive('width and height of StreetScenesDataset', side)
-        self.split, self.num_images, self.size, self.seed = split, num_images, tuple(size), seed
+        self.split, self.num_images, self.size, self.seed = split, num_images, (size[0], size[1]), seed
         super().__init__(**kwargs)
 
     def load_data_list(self) -> list[dict]:

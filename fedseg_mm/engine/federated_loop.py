@@ -1,6 +1,7 @@
 """A training loop whose epochs are federated rounds."""
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop
+from torch.utils.data import DataLoader
 
 from fedseg_mm.engine.federated_hook import FederatedHook
 from fedseg_mm.errors import FedSegError
@@ -41,10 +42,10 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
         self.federation = hooks[0] if hooks else None
         if self.federation is not None:
             self.federation.setup(runner, dataloader)
-            dataloader = self.federation.stream.loader
+            loader: DataLoader | dict = self.federation.stream.loader
         else:  # evaluation: SegVisualizationHook has MMEngine build the loop to ask for the iteration
-            dataloader = dict(sampler=dict(type='DefaultSampler', shuffle=False), **dataloader)
-        super().__init__(runner, dataloader, max_rounds, val_begin, val_interval, dynamic_intervals)
+            loader = dict(sampler=dict(type='DefaultSampler', shuffle=False), **dataloader)
+        super().__init__(runner, loader, max_rounds, val_begin, val_interval, dynamic_intervals)
 
     def run(self):
         """Launch training.

@@ -1,7 +1,8 @@
 """The one place where a client trains."""
 import torch
+from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedseg_mm.algorithms.fedavg import load_weights
 from fedseg_mm.datasets.client_stream import ClientStream
@@ -14,13 +15,13 @@ class LocalTrainer:
     """Trains any client, one after the other, with one warm model and optimizer.
 
     Args:
-        model (nn.Module): An MMSegmentation segmentor, on its device.
+        model (BaseModel): An MMSegmentation segmentor, on its device.
         optim_wrapper (OptimWrapper): MMEngine's, built for ``model``.
         stream (ClientStream): The clients' batches.
         seed (int): Seed of the run.
     """
 
-    def __init__(self, model: nn.Module, optim_wrapper: OptimWrapper, stream: ClientStream, seed: int) -> None:
+    def __init__(self, model: BaseModel, optim_wrapper: OptimWrapper, stream: ClientStream, seed: int) -> None:
         self.model = model
         self.optim_wrapper = optim_wrapper
         self.stream = stream

@@ -50,7 +50,8 @@ class RoundLog:
 
     def flat(self) -> dict[str, float]:
         """The round's and each client's figures, for MMEngine's visualizer (TensorBoard, …)."""
-        figures = {'round/images': self.images, 'round/bytes_down': self.bytes_down, 'round/bytes_up': self.bytes_up}
+        figures: dict[str, float] = {
+            'round/images': self.images, 'round/bytes_down': self.bytes_down, 'round/bytes_up': self.bytes_up}
         for client in self.clients:
             figures[f'client/{client["client"]}/loss'] = client['loss']
             figures[f'client/{client["client"]}/time'] = client['time']

@@ -25,7 +25,7 @@ def draw_comparison(curves: Mapping[str, Sequence[tuple[int, float]]], rows: Seq
     colours = np.zeros((256, 3), np.uint8)
     colours[:len(palette)] = palette
     figure = Figure(figsize=(12, 1.5 * len(rows) + 0.6), layout='constrained')
-    left, right = figure.subfigures(1, 2, width_ratios=[4, 7.6])
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[4, 7.6])[0]
 
     axes = left.subplots()
     for style, (name, points) in zip(('--', '-', '-.', ':') * len(curves), curves.items()):
@@ -43,6 +43,6 @@ def draw_comparison(curves: Mapping[str, Sequence[tuple[int, float]]], rows: Seq
             place.set_axis_off()
     for place, title in zip(grid[0], titles):
         place.set_title(title, fontsize=10)
-    patches = [Patch(color=np.array(colour) / 255, label=name) for name, colour in zip(class_names, palette)]
+    patches = [Patch(color=tuple(np.array(colour) / 255), label=name) for name, colour in zip(class_names, palette)]
     right.legend(handles=patches, loc='outside lower center', ncols=5, fontsize=8, frameon=False)
     figure.savefig(path, dpi=100)

@@ -47,7 +47,7 @@ def stream(data, num_workers=0, **kwargs):
 def test_order_and_batches():
     batches = planned(batch_sampler(), (5, 0))
     assert [len(batch) for batch in batches] == [4, 4, 4, 4] and batch_sampler().num_batches(0) == 4
-    first, second = ([key.index for batch in batches[i:i + 2] for key in batch] for i in (0, 2))
+    first, second = ([key.image for batch in batches[i:i + 2] for key in batch] for i in (0, 2))
     assert sorted(first) == sorted(second) == list(range(8)) and first != second
     assert len({key.seed for batch in batches for key in batch}) == 16
     assert {key.classes for batch in batches for key in batch} == {(1, )}

@@ -155,7 +155,7 @@ class BackCELoss(nn.Module):
             return self.loss_weight * loss.sum()
         if avg_factor is None:
             # above zero, so that a batch without a pixel that counts gives a differentiable zero
-            avg_factor = factors.sum().clamp(min=torch.finfo(factors.dtype).tiny)
+            return self.loss_weight * loss.sum() / factors.sum().clamp(min=torch.finfo(factors.dtype).tiny)
         return self.loss_weight * loss.sum() / avg_factor
 
     def _annotated_mask(self, logits: Tensor) -> Tensor | None:
