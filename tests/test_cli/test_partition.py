@@ -44,7 +44,7 @@ def test_warnings_before_training(tiny_data, tmp_path, capsys):
     ({'federated': None}, 'has no `federated = dict(...)`'),
     ({'train_dataloader': None}, 'has no `train_dataloader`'),
     ({'federated.partitioner': 'nowhere.json'}, 'there is no partition manifest nowhere.json'),
-    ({'federated.partitioner': dict(type='IIDPartitioner', clients=3)}, 'unknown key `clients` in federated.partitioner'),
+    ({'federated.partitioner': dict(type='IIDPartitioner', clients=3)}, 'unknown key `clients`'),
     ({'federated.partitioner': dict(type='IIDPartitioner', num_clients=25)}, 'is more than the 24 images'),
     ({'train_dataloader.dataset.metainfo': None}, 'has no class names'),
 ])
