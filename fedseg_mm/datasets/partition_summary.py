@@ -124,8 +124,9 @@ class PartitionSummary:
             sentences.append(f'No image shows {names}: the model cannot learn it.')
         if left := len(self.class_counts) - int(sizes.sum()):
             blank = int((~self.class_counts.any(1)).sum())
-            of_these = f', {blank} of which show no class' if blank else ''
-            sentences.append(f'{left} images belong to no client{of_these}.')
+            of_these = f', {blank} because no class is in sight' if blank else ''
+            belong = '1 image belongs' if left == 1 else f'{left} images belong'
+            sentences.append(f'{belong} to no client{of_these}.')
         if (sizes == 1).any():
             sentences.append(f'{_clients((sizes == 1).sum())} one image: seen twice per local epoch, with two '
                              'augmentations, because batch normalisation cannot train on one image.')

@@ -8,7 +8,7 @@ from PIL import Image
 
 from fedseg_mm.cli.train import main
 from tests.conftest import ROOT, run_tool, tiny_config
-from tests.test_cli.test_tools import make_cityscapes
+from tests.test_cli.test_tools import make_cityscapes, readme_code
 
 RNG = np.random.RandomState
 
@@ -220,3 +220,31 @@ def test_a_silo_that_names_a_missing_file(own_folder):
     (own_folder / 'silo.yaml').write_text(SILO.replace('012.jpg', '112.jpg'), encoding='utf-8')
     sentence = refuse(own_config(own_folder, **{'federated.partitioner': str(own_folder / 'silo.yaml')}))
     assert 'names the image images/train/112.jpg of client Charité, but the data set has no such image' in sentence
+
+
+def test_the_readmes_own_images_and_clients(own_folder):
+    """Word by word, on a small crop and without pretrained weights."""
+    images, clients = readme_code('python')[0], readme_code('yaml')[0]
+    assert images.startswith('# my_images.py') and clients.startswith('# clients.yaml')
+    (own_folder / 'my_images.py').write_text(images)
+    (own_folder / 'clients.yaml').write_text(clients, encoding='utf-8')
+    (own_folder / 'data').rename(own_folder / 'mine')
+    (own_folder / 'data').mkdir()
+    (own_folder / 'mine').rename(own_folder / 'data' / 'mine')
+    for kind, suffix in (('images', 'jpg'), ('masks', 'png')):
+        folder = own_folder / 'data' / 'mine' / kind / 'train'
+        for client, numbers in (('st_mary', range(8)), ('charite', range(8, 16))):
+            (folder / client).mkdir()
+            for i in numbers:
+                (folder / f'{i:03d}.{suffix}').rename(folder / client / f'{i:03d}.{suffix}')
+    small = ['model.pretrained=None', 'model.data_preprocessor.size=(48,64)', 'train_dataloader.batch_size=2',
+             'train_dataloader.dataset.pipeline.2.scale=(80,60)', 'train_dataloader.num_workers=0',
+             'train_dataloader.dataset.pipeline.3.crop_size=(48,64)', 'val_dataloader.num_workers=0',
+             'val_dataloader.persistent_workers=False', 'val_dataloader.dataset.pipeline.1.scale=(80,60)',
+             'federated.clients_per_round=1', 'federated.local_epochs=1', 'train_cfg.max_rounds=1']
+    for partitioner, sentence in ((['federated.partitioner.num_clients=5'], '5 clients with'),
+                                  (['federated.partitioner=clients.yaml'], '2 clients with 8 to 8 images, 16 in all')):
+        done = run_tool('fed_train', 'my_images.py', '--work-dir', 'run', '--cfg-options', *small, *partitioner,
+                        cwd=own_folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert sentence in done.stdout

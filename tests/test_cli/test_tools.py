@@ -161,12 +161,16 @@ def make_cityscapes(folder: Path) -> None:
                 cv2.imwrite(str(folder / 'gtFine' / split / city / f'{name}_gtFine_labelTrainIds.png'), label)
 
 
+def readme_code(language: str) -> list[str]:
+    """README's code, block by block."""
+    return re.findall(rf'```{language}\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)
+
+
 def test_the_readmes_own_federation_and_method(tmp_path):
     """The README's config and its method, word by word, on a small crop."""
     make_cityscapes(tmp_path / 'cityscapes')
-    config, method = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)
+    _, config, method = readme_code('python')
     assert config.startswith('# my_config.py') and method.startswith('# my_method.py')
-    config = config.replace("'configs/", f"'{ROOT}/configs/")
     (tmp_path / 'my_config.py').write_text(config)
     (tmp_path / 'my_method.py').write_text(method)
     (tmp_path / 'own.py').write_text(config.replace("'FedAvg'", "'UniformFedAvg'") +

@@ -71,7 +71,7 @@ def test_sizes(client, batch_size, drop_last, sizes):
     batches = planned(sampler, (0, client))
     assert [len(batch) for batch in batches] == sizes and sampler.num_batches(client) == len(sizes)
     if client == 2 and batch_size > 1:
-        assert batches[0][0].index == batches[0][1].index and batches[0][0].seed != batches[0][1].seed
+        assert batches[0][0].image == batches[0][1].image and batches[0][0].seed != batches[0][1].seed
 
 
 def tensors(batches):

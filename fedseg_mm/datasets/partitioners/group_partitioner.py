@@ -39,8 +39,9 @@ class GroupPartitioner(Partitioner):
         groups: dict[str, list[int]] = {}
         for index in usable.tolist():
             found = re.search(self.pattern, image_names[index])
-            if found is None:
+            group = found and found[1 if found.re.groups else 0]
+            if group is None:
                 raise FedSegError(f'the pattern {self.pattern!r} of GroupPartitioner does not match the image '
                                   f'{image_names[index]}')
-            groups.setdefault(found[1] if found.re.groups else found[0], []).append(index)
-        return [(str(name), np.array(groups[name])) for name in sorted(groups, key=str)]
+            groups.setdefault(group, []).append(index)
+        return [(name, np.array(groups[name])) for name in sorted(groups)]

@@ -85,6 +85,9 @@ class ManifestPartitioner(Partitioner):
             if not isinstance(client, dict) or not client.get('images'):
                 raise FedSegError(f'{where} has no `images`')
             check_keys(client, ('client', 'images', 'classes', 'unannotated'), where)
+        names = [self._name(client, place) for place, client in enumerate(content['clients'])]
+        if len(set(names)) < len(names):
+            raise FedSegError(f'{path} names two clients {max(names, key=names.count)}: give each a name of its own')
         return content
 
     @staticmethod

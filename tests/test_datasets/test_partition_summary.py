@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from fedseg_mm.datasets import ClientShard, Partition, PartitionSummary
+
+CLASSES = ('sky', 'road', 'car')
+#: Six images; the last shows nothing.
+COUNTS = np.array([[10, 0, 30], [20, 40, 0], [0, 5, 5], [1, 2, 0], [8, 0, 0], [0, 0, 0]])
+
+
+def summary(*clients: ClientShard, counts=COUNTS, unannotated=None) -> PartitionSummary:
+    unannotated = np.zeros(len(counts), np.int64) if unannotated is None else unannotated
+    return PartitionSummary(Partition(clients, len(counts), 3), [f'{i}.png' for i in range(len(counts))], CLASSES,
+                            counts, unannotated)
+
+
+TWO = summary(ClientShard((0, 1), (0, 2)), ClientShard((2, 3, 4), (1, ), 'paul', 9),
+              unannotated=np.array([0, 0, 70, 9, 0, 0]))
+
+
+def test_figures():
+    assert TWO.num_images.tolist() == [2, 3]
+    assert TWO.annotated.tolist() == [[True, False, True], [False, True, False]]
+    assert TWO.per_client(COUNTS).tolist() == [[30, 40, 30], [9, 7, 5]]
+    assert TWO.unannotated_share.tolist() == [0.4, pytest.approx(1 - 7 / 100)]
+
+
+def test_tables():
+    clients = [[cell.strip() for cell in row.split('|')[1:-1]] for row in TWO.client_table().splitlines() if '%' in row]
+    assert clients == [['0', '2', 'sky, car', '40.0%'], ['paul', '3', 'road', '93.0%']]
+    classes = [[cell.strip() for cell in row.split('|')[1:-1]] for row in TWO.class_table().splitlines() if '%' in row]
+    assert classes == [['sky', '4', '1', f'{30 / 39:.1%}'], ['road', '3', '1', f'{7 / 47:.1%}'],
+                       ['car', '2', '1', f'{30 / 35:.1%}']]
+    many = summary(*(ClientShard((0, ), (0, 1, 2)) for _ in range(43))).client_table()
+    assert many.endswith('… and 3 more clients') and many.count('all 3') == 40
+
+
+@pytest.mark.parametrize('clients, batch_size, sentences', [
+    ((ClientShard((0, 1), (0, 2)), ClientShard((2, 3, 4), (1, ))), 2,
+     ['1 image belongs to no client, 1 because no class is in sight.']),
+    ((ClientShard((0, 1, 2), (0, 1)), ), 3, ['No client annotates car: the model cannot learn it.',
+                                             '3 images belong to no client, 1 because no class is in sight.']),
+    ((ClientShard((0, ), (0, 2)), ClientShard((2, 3), (1, )), ClientShard((1, 4, 5), (0, ))), 4, [
+        '1 client holds one image: seen twice per local epoch, with two augmentations, because batch normalisation '
+        'cannot train on one image.',
+        '2 clients hold fewer images than a batch of 4, and one smaller batch is trained there per local epoch.']),
+    ((ClientShard((0, 2), (0, 1, 2)), ClientShard((1, 3, 4, 5), (2, ), 'paul')), 2,
+     ['No image of client paul shows a class that the client annotates.']),
+])
+def test_warnings(clients, batch_size, sentences):
+    assert summary(*clients).warnings(batch_size) == sentences
+
+
+def test_a_class_that_no_image_shows():
+    counts = COUNTS * np.array([1, 1, 0])
+    sentences = summary(ClientShard(tuple(range(6)), (0, 1, 2)), counts=counts).warnings(2)
+    assert sentences == ['No image shows car: the model cannot learn it.']

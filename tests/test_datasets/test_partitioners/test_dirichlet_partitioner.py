@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from fedseg_mm import FedSegError
+from fedseg_mm.datasets import DirichletPartitioner
+
+#: 3000 images that show one of ten classes each.
+COUNTS = np.eye(10, dtype=np.int64)[np.arange(3000) % 10]
+
+
+def held(**arguments) -> np.ndarray:
+    """Images of each class at each client, int (clients, classes)."""
+    partition = DirichletPartitioner(**arguments).partition(COUNTS)
+    indices = [index for shard in partition.clients for index in shard.indices]
+    assert sorted(indices) == list(range(3000))
+    return np.stack([COUNTS[list(shard.indices)].sum(0) for shard in partition.clients])
+
+
+def test_large_alpha_makes_clients_alike():
+    shares = held(num_clients=5, alpha=1000) / 300
+    assert np.abs(shares - 0.2).max() < 0.08  # three standard deviations of 300 draws
+
+
+def test_small_alpha_gives_a_client_few_classes():
+    """At alpha 0.05, most of a class is at one client; at 1000, a fifth of it."""
+    assert held(num_clients=5, alpha=0.05).max(0).mean() > 0.75 * 300
+    assert held(num_clients=5, alpha=1000).max(0).mean() < 0.3 * 300
+
+
+def test_shares_have_the_distributions_spread():
+    """The variance of a share under Dir(alpha), K clients: (K - 1) / (K^2 (K alpha + 1)), and that of the draws."""
+    shares = np.concatenate([held(num_clients=4, alpha=0.5, seed=seed) for seed in range(60)]) / 300
+    expected = 3 / (16 * 3)
+    sampling = (0.25 * 0.75 - expected) / 300
+    assert shares.var() == pytest.approx(expected + sampling, rel=0.06)
+
+
+@pytest.mark.parametrize('alpha', [1e-4, 1e-2, 0.3])
+@pytest.mark.parametrize('clients, least', [(2, 1), (30, 20), (40, 75)])
+def test_every_client_has_its_least_images(alpha, clients, least):
+    """Also where all of a tiny alpha's draws underflow to zero."""
+    assert held(num_clients=clients, alpha=alpha, min_images=least).sum(1).min() >= least
+
+
+@pytest.mark.parametrize('alpha', [0, -1, 'a', True, float('inf'), float('nan')])
+def test_impossible_alphas_are_refused(alpha):
+    with pytest.raises(FedSegError, match='`alpha` of DirichletPartitioner must be a number above 0'):
+        DirichletPartitioner(3, alpha)
+
+
+def test_too_few_images_are_refused():
+    with pytest.raises(FedSegError, match='num_clients=40 with min_images=76 needs more than the 3000 images'):
+        held(num_clients=40, min_images=76)

@@ -1,0 +1,107 @@
+import json
+
+import numpy as np
+import pytest
+
+from fedseg_mm import FedSegError
+from fedseg_mm.datasets import ClassPartitioner, DirichletPartitioner, ManifestPartitioner
+
+CLASSES = ('sky', 'road', 'car')
+NAMES = [f'{site}/images/{i}.png' for site in ('mary', 'paul') for i in range(4)]
+COUNTS = np.random.RandomState(0).randint(0, 3, (8, 3)) + np.eye(8, 3, dtype=np.int64)
+
+
+def read(path, text=None, names=NAMES):
+    if text is not None:
+        path.write_text(text if isinstance(text, str) else json.dumps(text), encoding='utf-8')
+    return ManifestPartitioner(str(path)).partition(COUNTS, names, CLASSES)
+
+
+@pytest.mark.parametrize('partitioner', [ClassPartitioner(4, 2, seed=1), DirichletPartitioner(3, 0.3)])
+def test_round_trip(tmp_path, partitioner):
+    made = partitioner.partition(COUNTS, NAMES, CLASSES)
+    made.save(tmp_path / 'a.json', NAMES, CLASSES)
+    again = read(tmp_path / 'a.json')
+    assert again == made and again.hash == made.hash
+    again.save(tmp_path / 'b.json', NAMES, CLASSES)
+    first, second = (json.loads((tmp_path / name).read_text()) for name in ('a.json', 'b.json'))
+    assert first['clients'] == second['clients'] and first['hash'] == second['hash']
+
+
+def test_another_order_of_images_is_no_other_images(tmp_path):
+    """By name they are found; the hash is over indices, and says that this data set is another."""
+    ClassPartitioner(4).partition(COUNTS, NAMES, CLASSES).save(tmp_path / 'a.json', NAMES, CLASSES)
+    with pytest.raises(FedSegError, match='was changed, or was made for another data set'):
+        read(tmp_path / 'a.json', names=NAMES[::-1])
+    manifest = json.loads((tmp_path / 'a.json').read_text())
+    del manifest['hash']
+    partition = read(tmp_path / 'a.json', manifest, NAMES[::-1])
+    for shard, client in zip(partition.clients, manifest['clients']):
+        assert sorted(NAMES[::-1][index] for index in shard.indices) == sorted(client['images'])
+
+
+YAML = """
+clients:
+- client: St Mary
+  images: mary/images
+  classes: [car, sky]
+  unannotated: 1
+- images: [paul/images/0.png, 'paul/*/[12].png']
+"""
+
+
+@pytest.mark.parametrize('suffix', ['.yaml', '.yml', '.json'])
+def test_written_by_hand(tmp_path, suffix):
+    """A folder, a file, a pattern; left-out classes are all, left-out images nobody's."""
+    clients = [dict(client='St Mary', images='mary/images', classes=['car', 'sky'], unannotated=1),
+               dict(images=['paul/images/0.png', 'paul/*/[12].png'])]
+    partition = read(tmp_path / f'clients{suffix}', dict(clients=clients) if suffix == '.json' else YAML)
+    mary, paul = partition.clients
+    assert (mary.name, mary.indices, mary.classes, mary.unannotated) == ('St Mary', (0, 1, 2, 3), (0, 2), 1)
+    assert (paul.name, paul.indices, paul.classes, paul.unannotated) == ('', (4, 5, 6), (0, 1, 2), None)
+    values = ManifestPartitioner(str(tmp_path / f'clients{suffix}')).unannotated_values(NAMES, CLASSES)
+    assert values.tolist() == [1, 1, 1, 1, -1, -1, -1, -2]
+
+
+def client(**changes) -> dict:
+    return dict(clients=[{**dict(client='A', images='mary/images'), **changes}])
+
+
+@pytest.mark.parametrize('text, message', [
+    ('{', 'cannot be read'),
+    ('[]', 'is not a partition manifest: it has no list of `clients`'),
+    ('{"clients": []}', 'it has no list of `clients`'),
+    ({'clients': [3]}, 'client 0 of .* has no `images`'),
+    (client(images=[]), 'client A of .* has no `images`'),
+    (client(klasses=['sky']), 'unknown key `klasses` in client A .*did you mean `classes`'),
+    ({**client(), 'client': 1}, 'unknown key `client` in .*did you mean `clients`'),
+    ({**client(), 'format': 'fedseg_mm partition 1'}, 'is not a partition manifest of the format'),
+    (client(classes=['rood']), 'unknown key `rood` in classes of client A .*did you mean `road`'),
+    (client(classes=[1]), 'unknown key `1` in classes of client A'),
+    (client(images='mary/images/9.png'), 'names the image mary/images/9.png of client A, but the data set has no such'
+     ' image; its images are named as mary/images/'),
+    (client(images='*.jpg'), r'names the image \*.jpg of client A'),
+    ({'clients': [dict(client='A', images='mary/images'), dict(client='B', images='*/0.png')]},
+     'the image mary/images/0.png belongs to both A and B'),
+    ({'clients': [dict(client='A', images='mary/images'), dict(client='A', images='paul/images')]},
+     'names two clients A'),
+    (client(classes=['sky'], unannotated=0), 'client A .* annotates sky, whose label is 0, and says that 0'),
+    (client(unannotated=0), 'client A .* annotates sky'),
+    (client(unannotated=256), '`unannotated` of client A .* must be a label value from 0 to 255'),
+    (client(unannotated='none'), '`unannotated` of client A .* must be a label value'),
+    ({**client(), 'hash': 'x'}, 'was changed, or was made for another data set than this one of 8 images'),
+])
+def test_mistakes_are_one_sentence(tmp_path, text, message):
+    with pytest.raises(FedSegError, match=message) as error:
+        read(tmp_path / 'clients.json', text)
+    assert '\n' not in str(error.value)
+
+
+def test_no_file_no_yaml_no_single_image(tmp_path):
+    with pytest.raises(FedSegError, match='there is no partition manifest'):
+        read(tmp_path / 'none.json')
+    with pytest.raises(FedSegError, match='clients.yaml cannot be read') as error:
+        read(tmp_path / 'clients.yaml', 'clients: [')
+    assert '\n' not in str(error.value)
+    with pytest.raises(FedSegError, match='the data set lists an image twice'):
+        read(tmp_path / 'twice.json', client(), NAMES[:4] * 2)
