@@ -57,7 +57,7 @@ class LoadStreetScene(BaseTransform):
     def transform(self, results: dict) -> dict:
         image, label = paint_scene(results['img_path'])
         if results.get('reduce_zero_label'):
-            label = np.where(label == 0, 255, label - 1).astype(np.uint8)
+            label = np.where((label == 0) | (label == 255), 255, label - 1).astype(np.uint8)
         if results.get('label_map') is not None:
             new_label = np.arange(256, dtype=np.uint8)
             new_label[list(results['label_map'])] = list(results['label_map'].values())
