@@ -1,7 +1,7 @@
 """What today's stack needs before MMSegmentation can be imported and used.
 
 Importing this module applies every fix that the installed stack needs; each
-one is a no-op where it is not needed. Nothing in site-packages is changed.
+one changes nothing where it is not needed, and nothing in site-packages.
 """
 import importlib.metadata
 import importlib.util
@@ -55,7 +55,7 @@ def _provide_mmcv_ops() -> None:
     sys.modules['mmcv._ext'] = ops
 
 
-# --- `mmseg::` base configs need pkg_resources, gone from setuptools >= 82 --
+# --- `mmseg::` base configs need pkg_resources, gone from setuptools >= 82 ---
 def _is_installed(package: str) -> bool:
     try:
         importlib.metadata.distribution(package)
@@ -86,9 +86,7 @@ def _name_this_package() -> None:
 
 
 def _replace_pkg_resources() -> None:
-    """MMEngine resolves ``_base_ = 'mmseg::…'`` through pkg_resources."""
-    if importlib.util.find_spec('pkg_resources') is not None:
-        return
+    """MMEngine resolves ``_base_ = 'mmseg::…'`` through it; where it is there, it does not find editable installs."""
     import mmengine.config.config
     import mmengine.hub.hub
     import mmengine.utils.package_utils
