@@ -39,7 +39,7 @@ class GroupPartitioner(Partitioner):
         groups: dict[str, list[int]] = {}
         for index in usable.tolist():
             found = re.search(self.pattern, image_names[index])
-            group = found and found[1 if found.re.groups else 0]
+            group = found[1 if found.re.groups else 0] if found else None
             if group is None:
                 raise FedSegError(f'the pattern {self.pattern!r} of GroupPartitioner does not match the image '
                                   f'{image_names[index]}')
