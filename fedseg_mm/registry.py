@@ -1,6 +1,8 @@
 """Registries of what a federated config builds, and a forgiving builder."""
 import difflib
 import inspect
+import math
+import operator
 from collections.abc import Iterable
 
 from mmengine.registry import Registry
@@ -37,6 +39,39 @@ def check_positive(name: str, value) -> None:
         raise FedSegError(f'{name} must be an integer of at least 1, but is {value!r}')
 
 
+def check_number(name: str, value, least: float | None = None, above: float | None = None, most: float | None = None,
+                 below: float | None = None) -> float:
+    """Refuse what is not a finite number within the bounds.
+
+    Returns:
+        float: The number.
+
+    Raises:
+        FedSegError: Names the config's key and its value.
+    """
+    bounds = [('at least', least, operator.ge), ('above', above, operator.gt), ('at most', most, operator.le),
+              ('below', below, operator.lt)]
+    given = [(word, bound, holds) for word, bound, holds in bounds if bound is not None]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or not all(
+            holds(value, bound) for _, bound, holds in given):
+        which = ' and '.join(f'{word} {bound}' for word, bound, _ in given)
+        raise FedSegError(f'{name} must be a number {which}, but is {value!r}')
+    return value
+
+
+def _parameters(cls: type) -> dict[str, inspect.Parameter]:
+    """The constructor's parameters; where it passes ``**kwargs`` on, those of the base class too."""
+    parameters: dict[str, inspect.Parameter] = {}
+    for base in cls.__mro__:
+        if '__init__' not in vars(base):
+            continue
+        own = inspect.signature(base).parameters
+        parameters = {**{name: p for name, p in own.items() if p.kind is not p.VAR_KEYWORD}, **parameters}
+        if base is object or not any(p.kind is p.VAR_KEYWORD for p in own.values()):
+            return parameters
+    return parameters
+
+
 def check_arguments(cls: type, arguments: dict, where: str) -> None:
     """Refuse arguments that ``cls`` does not take or lacks.
 
@@ -44,9 +79,8 @@ def check_arguments(cls: type, arguments: dict, where: str) -> None:
         FedSegError: An argument is unknown or a required one is missing.
     """
     arguments = {key: value for key, value in arguments.items() if key not in ('type', '_scope_')}
-    parameters = inspect.signature(cls).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        check_keys(arguments, parameters, where)
+    parameters = _parameters(cls)
+    check_keys(arguments, parameters, where)
     missing = [
         name for name, p in parameters.items()
         if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and name not in arguments

@@ -3,10 +3,21 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedseg_mm.algorithms.weighted_mean import WeightedMean
+from fedseg_mm.datasets.partition import ClientShard, Partition
+from fedseg_mm.errors import FedSegError
 from fedseg_mm.registry import ALGORITHMS
-from fedseg_mm.structures import Broadcast, ClientUpdate
+from fedseg_mm.structures import Broadcast, ClientContext, ClientUpdate, Federation
+
+#: What becomes of batch normalisation, and what a checkpoint then holds.
+BATCH_NORM = {
+    'average': 'weights and statistics are averaged over the clients',
+    'local_statistics': 'every client keeps its statistics; the checkpoint holds the mean of those of the last cohort',
+    'local': 'every client keeps its layers; the checkpoint holds the mean of those of the last cohort',
+    'recalibrate': 'statistics are computed anew with the averaged weights, over the images of the last cohort',
+}
 
 
 @ALGORITHMS.register_module()
@@ -21,11 +32,36 @@ class FedAvg:
     cohort. Normalisation statistics are averaged like weights, as FedSeg does.
 
     A method overrides the smallest step that it changes.
+
+    Args:
+        batch_norm (str): 'average'; 'local_statistics', which clients keep;
+            'local', whose whole layers clients keep; or 'recalibrate', the
+            statistics computed anew after every round, over the cohort's
+            images. Defaults to 'average'.
+
+    Raises:
+        FedSegError: ``batch_norm`` is none of these.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, batch_norm: str = 'average') -> None:
+        if batch_norm not in BATCH_NORM:
+            raise FedSegError(f'federated.algorithm.batch_norm must be one of {", ".join(BATCH_NORM)}, but is '
+                              f'{batch_norm!r}')
+        self.batch_norm = batch_norm
         self.mean = WeightedMean()
         self.weights: dict[str, Tensor] = {}
+        self.trained: list[str] = []
+        self.federation: Federation | None = None
+
+    # --- before training ----------------------------------------------------
+    def setup(self, model: nn.Module, federation: Federation) -> None:
+        """Learn what federation this is, and set the model up; before the optimizer is built."""
+        self.federation = federation
+        self.setup_model(model)
+
+    def shards(self, partition: Partition) -> tuple[ClientShard, ...]:
+        """Who trains on what: the clients of the partition, unless a bound pools them."""
+        return partition.clients
 
     def setup_model(self, model: nn.Module) -> None:
         """Add what the method needs to the model, before the optimizer is built."""
@@ -33,7 +69,39 @@ class FedAvg:
     def start(self, model: nn.Module) -> None:
         """Take the model's weights, initial or resumed, as the global model."""
         self.weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        self.trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
+    # --- at the client ------------------------------------------------------
+    def is_shared(self, name: str, module: nn.Module) -> bool:
+        """Whether a tensor follows the global model, or stays with the client from round to round.
+
+        Args:
+            name (str): Name of the parameter or buffer in its module.
+            module (nn.Module): The module that owns it.
+        """
+        if self.batch_norm in ('average', 'recalibrate') or not isinstance(module, _BatchNorm):
+            return True
+        return self.batch_norm == 'local_statistics' and name in ('weight', 'bias')
+
+    def surveys(self, round: int) -> bool:
+        """Whether clients look at all their images before training (``context.survey``)."""
+        return False
+
+    def setup_client(self, context: ClientContext) -> None:
+        """Prepare a client, after it was given the broadcast and before its first step."""
+
+    def local_loss(self, context: ClientContext) -> dict[str, Tensor]:
+        """Terms that join the losses of a step, by name; those with 'loss' in it are optimised."""
+        return {}
+
+    def adjust_gradients(self, context: ClientContext) -> None:
+        """Change the gradients in place (``context.gradients()``), after clipping and before the optimizer's step."""
+
+    def finish_client(self, context: ClientContext) -> dict[str, Tensor]:
+        """What goes up beside the weights; the place to renew ``context.state``."""
+        return {}
+
+    # --- at the server ------------------------------------------------------
     def broadcast(self, round: int) -> Broadcast:
         """What every client of the cohort receives."""
         return Broadcast(round, self.weights)
@@ -48,15 +116,30 @@ class FedAvg:
 
     def step(self, model: nn.Module) -> None:
         """Make the new global model of the updates received, and load it into ``model``."""
-        self.weights = self.mean.take(reuse=self.weights)
+        received = self.weights
+        self.weights = self.mean.take(reuse=received)
+        self.advance(received, self.weights)
         load_weights(model, self.weights)
+
+    def adopt(self, model: nn.Module) -> None:
+        """Take changes of the model since :meth:`step` (recalibrated statistics) into the global model."""
+        torch._foreach_copy_(list(self.weights.values()), [model.state_dict()[name] for name in self.weights])
+
+    def advance(self, weights: Mapping[str, Tensor], mean: dict[str, Tensor]) -> None:
+        """Make the new global model of the cohort's mean, in place.
+
+        Args:
+            weights (Mapping[str, Tensor]): The global model of this round.
+            mean (dict[str, Tensor]): The mean of the updates; what it holds
+                afterwards is the new global model.
+        """
 
     def state_dict(self) -> dict:
         """Server state that must survive, beside the global model."""
         return {}
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore :meth:`state_dict`."""
+        """Restore :meth:`state_dict`, after :meth:`start`."""
 
 
 @torch.no_grad()

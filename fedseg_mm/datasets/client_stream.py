@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from fedseg_mm.datasets.label_scan import plain_datasets
 from fedseg_mm.datasets.mark_unannotated import MarkUnannotated
 from fedseg_mm.datasets.mask_unannotated import VOID, MaskUnannotated
-from fedseg_mm.datasets.partition import Partition
+from fedseg_mm.datasets.partition import ClientShard
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.seeding import derive_seed, derived_generator, seeded
 
@@ -95,6 +95,7 @@ class ClientDataset(Dataset):
             raise FedSegError(f'the train pipeline fails on the image {info.get("img_path")}: {error!r}') from error
         if sample is None:
             raise FedSegError(f'the train pipeline rejects the image {info.get("img_path")}')
+        sample['data_samples'].set_metainfo(dict(annotated_classes=key.classes))
         return sample
 
     def _part(self, index: int):
@@ -115,8 +116,22 @@ def _nested(transforms: Sequence) -> Iterator:
             yield from _nested(list(getattr(transform, 'transforms', None) or []))
 
 
+class Pass(NamedTuple):
+    """One way through a client's images.
+
+    Args:
+        round (int): The round, from 0.
+        client (int): The client's id.
+        survey (bool): Whether each image is to be seen once, in batches of
+            any size, instead of the local epochs of a training.
+    """
+    round: int
+    client: int
+    survey: bool = False
+
+
 class ClientBatchSampler(Sampler):
-    """Batches of the clients named in :attr:`plan`, one client after the other.
+    """Batches of the passes in :attr:`plan`, one after the other.
 
     The order of a client's images and the seeds of their augmentations follow
     from (seed, round, client, local epoch, position), and from nothing else.
@@ -127,7 +142,7 @@ class ClientBatchSampler(Sampler):
     with two augmentations, and a last batch of one image is dropped.
 
     Args:
-        partition (Partition): Who holds which images.
+        shards (Sequence[ClientShard]): What each client holds.
         batch_size (int): Images per batch.
         local_epochs (int): Passes of a client over its images per round.
         drop_last (bool): Whether to drop a last, smaller batch.
@@ -135,13 +150,13 @@ class ClientBatchSampler(Sampler):
     #: MMEngine's DistSamplerSeedHook looks for it; clients' batches need no set_epoch.
     sampler = None
 
-    def __init__(self, partition: Partition, batch_size: int, local_epochs: int, drop_last: bool) -> None:
-        self.partition = partition
+    def __init__(self, shards: Sequence[ClientShard], batch_size: int, local_epochs: int, drop_last: bool) -> None:
+        self.shards = shards
         self.batch_size = batch_size
         self.local_epochs = local_epochs
         self.drop_last = drop_last
         self.seed = 0
-        self.plan: Sequence[tuple[int, int]] = ()  # (round, client) pairs
+        self.plan: Sequence[Pass] = ()
 
     def __len__(self) -> int:
         """1: to MMEngine, a round is one iteration of the training loop."""
@@ -150,32 +165,43 @@ class ClientBatchSampler(Sampler):
     def __iter__(self) -> Iterator[list[SampleKey]]:
         return self._batches(tuple(self.plan))
 
-    def _batches(self, plan) -> Iterator[list[SampleKey]]:
-        for round, client in plan:
+    def _batches(self, plan: Sequence[Pass]) -> Iterator[list[SampleKey]]:
+        for round, client, survey in plan:
+            if survey:
+                yield from self._survey_batches(round, client)
+                continue
             for epoch in range(self.local_epochs):
                 yield from self._epoch_batches(round, client, epoch)
 
+    def _survey_batches(self, round: int, client: int) -> Iterator[list[SampleKey]]:
+        keys = [SampleKey(image, classes, derive_seed(self.seed, 'survey', round, client, position), unannotated)
+                for position, (image, classes, unannotated) in enumerate(self.shards[client].images())]
+        for start in range(0, len(keys), self.batch_size):
+            yield keys[start:start + self.batch_size]
+
     def _epoch_batches(self, round: int, client: int, epoch: int) -> Iterator[list[SampleKey]]:
-        shard = self.partition.clients[client]
-        order = derived_generator(self.seed, 'order', round, client, epoch).permutation(shard.indices).tolist()
+        images = self.shards[client].images()
+        order = derived_generator(self.seed, 'order', round, client, epoch).permutation(len(images)).tolist()
         if len(order) == 1 and self.batch_size > 1:
             order = order * 2
         keys = [
-            SampleKey(index, shard.classes, derive_seed(self.seed, 'sample', round, client, epoch, position),
-                      shard.unannotated)
-            for position, index in enumerate(order)
+            SampleKey(images[place][0], images[place][1],
+                      derive_seed(self.seed, 'sample', round, client, epoch, position), images[place][2])
+            for position, place in enumerate(order)
         ]
         for batch in range(self._epoch_length(client)):
             yield keys[batch * self.batch_size:(batch + 1) * self.batch_size]
 
     def _epoch_length(self, client: int) -> int:
-        images = len(self.partition.clients[client].indices)
+        images = len(self.shards[client].indices)
         whole, rest = divmod(images, self.batch_size)
         keep_rest = whole == 0 or (rest > 1 and not self.drop_last)
         return whole + int(rest > 0 and keep_rest)
 
-    def num_batches(self, client: int) -> int:
-        """Batches of one client in one round, over all its local epochs."""
+    def num_batches(self, client: int, survey: bool = False) -> int:
+        """Batches of one pass: over all local epochs of a training, or of a survey."""
+        if survey:
+            return -(-len(self.shards[client].indices) // self.batch_size)
         return self.local_epochs * self._epoch_length(client)
 
 
@@ -200,26 +226,26 @@ class ClientStream:
             generator=Generator(), **loader_args)
         #: Seconds that training waited for batches since the last :meth:`plan`.
         self.waited = 0.0
-        self._planned: deque[tuple[int, int]] = deque()
+        self._planned: deque[Pass] = deque()
         self._iterator: Iterator = iter(())
 
-    def plan(self, round: int, clients: Sequence[int]) -> None:
-        """Announce the clients to come, so that workers load them ahead."""
+    def plan(self, passes: Sequence[Pass]) -> None:
+        """Announce the passes to come, so that workers load them ahead."""
         self.waited = 0.0
-        self._planned = deque((round, client) for client in clients)
-        self.batch_sampler.plan = tuple(self._planned)
+        self._planned = deque(passes)
+        self.batch_sampler.plan = tuple(passes)
         self._iterator = iter(self.loader)
 
-    def batches(self, round: int, client: int) -> Iterator:
-        """The batches of one client in one round.
+    def batches(self, wanted: Pass) -> Iterator:
+        """The batches of one pass.
 
         Raises:
             FedSegError: An image cannot be loaded; names the file.
         """
-        if not self._planned or self._planned[0] != (round, client):
-            self.plan(round, [client])
+        if not self._planned or self._planned[0] != wanted:
+            self.plan([wanted])
         self._planned.popleft()
-        for _ in range(self.batch_sampler.num_batches(client)):
+        for _ in range(self.batch_sampler.num_batches(wanted.client, wanted.survey)):
             start = time.perf_counter()
             try:
                 batch, sentence = next(self._iterator), None

@@ -29,6 +29,23 @@ class ClientShard:
     name: str = ''
     unannotated: int | None = None
 
+    def images(self) -> list[tuple[int, tuple[int, ...], int | None]]:
+        """Each image with its annotated classes and its value for "unannotated"."""
+        return [(index, self.classes, self.unannotated) for index in self.indices]
+
+
+@dataclass(frozen=True)
+class PooledShard(ClientShard):
+    """All clients' images in one place, each annotated as its client did.
+
+    Args:
+        parts (tuple[ClientShard]): The clients.
+    """
+    parts: tuple[ClientShard, ...] = ()
+
+    def images(self) -> list[tuple[int, tuple[int, ...], int | None]]:
+        return [image for part in self.parts for image in part.images()]
+
 
 @dataclass(frozen=True)
 class Partition:

@@ -1,4 +1,6 @@
 from .client_sampler import ClientSampler
+from .client_state_store import ClientStateStore
+from .clients_val_loop import ClientsValLoop
 from .federated_hook import FederatedHook
 from .federated_loop import FederatedTrainLoop
 from .local_trainer import LocalTrainer
@@ -8,6 +10,6 @@ from .round_logger_hook import RoundLoggerHook
 from .round_progress_hook import RoundProgressHook
 
 __all__ = [
-    'ClientSampler', 'FederatedHook', 'FederatedTrainLoop', 'FlatNoDecayConstructor', 'LocalTrainer',
-    'RoundLogProcessor', 'RoundLoggerHook', 'RoundProgressHook'
+    'ClientSampler', 'ClientStateStore', 'ClientsValLoop', 'FederatedHook', 'FederatedTrainLoop',
+    'FlatNoDecayConstructor', 'LocalTrainer', 'RoundLogProcessor', 'RoundLoggerHook', 'RoundProgressHook'
 ]

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedseg_mm.algorithms import FedAvg
+from fedseg_mm.algorithms.fedavg import BATCH_NORM
 from fedseg_mm.compat import restore_history, to_plain
 from fedseg_mm.datasets import (
     UNANNOTATED,
@@ -27,12 +28,13 @@ from fedseg_mm.datasets import (
     scan_labels,
 )
 from fedseg_mm.engine.client_sampler import ClientSampler
+from fedseg_mm.engine.client_state_store import ClientStateStore
 from fedseg_mm.engine.local_trainer import LocalTrainer
 from fedseg_mm.engine.round_log import RoundLog
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.models import BackCELoss
 from fedseg_mm.registry import ALGORITHMS, PARTITIONERS, build, check_keys, check_positive
-from fedseg_mm.structures import Broadcast, ClientUpdate
+from fedseg_mm.structures import Broadcast, ClientUpdate, Federation
 
 #: Keys of ``train_dataloader`` that a federation takes over as they are.
 LOADER_KEYS = ('pin_memory', 'prefetch_factor', 'timeout', 'multiprocessing_context')
@@ -106,10 +108,13 @@ class FederatedHook(Hook):
         clients_view = ClientDataset(dataset)
         self._check_model(model, dataset, loader['batch_size'])
         self.summary = PartitionSummary.of_dataset(dataset, self.partitioner, num_workers)
-        self.sampler = ClientSampler(len(self.partition), self.clients_per_round)
+        shards = self.algorithm.shards(self.partition)
+        pooled = len(shards) < len(self.partition)
+        self.sampler = ClientSampler(len(shards), min(self.clients_per_round, len(shards)) if pooled else
+                                     self.clients_per_round)
         self._report(runner, loader['batch_size'])
 
-        batch_sampler = ClientBatchSampler(self.partition, loader['batch_size'], self.local_epochs,
+        batch_sampler = ClientBatchSampler(shards, loader['batch_size'], self.local_epochs,
                                            loader.get('drop_last', True))
         collate_fn = loader.get('collate_fn', pseudo_collate)
         if isinstance(collate_fn, dict):
@@ -118,7 +123,7 @@ class FederatedHook(Hook):
             collate_fn = partial(function, **collate_fn)
         self.stream = ClientStream(clients_view, batch_sampler, num_workers, collate_fn,
                                    **{key: loader[key] for key in LOADER_KEYS if key in loader})
-        self.algorithm.setup_model(model)
+        self.algorithm.setup(model, Federation(len(shards), len(self.summary.class_names), runner.seed))
 
     @staticmethod
     def _check_model(model: nn.Module, dataset, batch_size: int) -> None:
@@ -167,11 +172,24 @@ class FederatedHook(Hook):
         self.algorithm.start(model)
         if self._algorithm_state is not None:
             self.algorithm.load_state_dict(self._algorithm_state)
-        self.trainer = LocalTrainer(model, runner.optim_wrapper, self.stream, runner.seed)
+        self.store = ClientStateStore(Path(runner.work_dir) / 'clients')
+        self.store.rewind(runner.epoch)
+        self._last_checkpoint = self._named_checkpoint(runner)
+        self.trainer = LocalTrainer(model, runner.optim_wrapper, self.stream, self.algorithm, self.store, runner.seed)
+        if self.trainer.has_batch_norm:
+            runner.logger.info(f'Batch normalisation: {BATCH_NORM[self.algorithm.batch_norm]}.')
+
+    @staticmethod
+    def _named_checkpoint(runner) -> str | None:
+        """What --resume would resume from."""
+        file = Path(runner.work_dir) / 'last_checkpoint'
+        return file.read_text() if file.is_file() else None
 
     # --- rounds -------------------------------------------------------------
     def before_round(self, runner, cohort: Sequence[int], broadcast: Broadcast) -> None:
         self.log = RoundLog(runner.epoch, list(cohort), broadcast)
+        if (named := self._named_checkpoint(runner)) != self._last_checkpoint:  # written after the round before
+            self._last_checkpoint, self.store.checkpointed = named, runner.epoch
 
     def before_client(self, runner, client: int) -> None:
         self.log.start_client()
@@ -191,12 +209,13 @@ class FederatedHook(Hook):
 
     def after_train(self, runner) -> None:
         self.stream.close()
-        self.trainer.close()
 
     # --- checkpoints --------------------------------------------------------
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Add the federation's state, and leave nothing that needs code to load."""
-        checkpoint['federated'] = dict(partition=self.partition.hash, algorithm=self.algorithm.state_dict())
+        checkpoint['federated'] = dict(
+            partition=self.partition.hash, algorithm=self.algorithm.state_dict(),
+            type=type(self.algorithm).__name__, batch_norm=BATCH_NORM[self.algorithm.batch_norm])
         to_plain(checkpoint)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -211,4 +230,8 @@ class FederatedHook(Hook):
         if state['partition'] != self.partition.hash:
             raise FedSegError(f'the checkpoint was trained on the partition {state["partition"][:12]}, but this run '
                               f'has {self.partition.hash[:12]}: resume with the data and partitioner of the first run')
+        if state.get('type') != type(self.algorithm).__name__:
+            raise FedSegError(f'the checkpoint was trained by {state.get("type")}, but this run has '
+                              f'{type(self.algorithm).__name__}: resume with the algorithm of the first run, or start '
+                              'from it with `load_from=CHECKPOINT`')
         self._algorithm_state = state['algorithm']

@@ -66,7 +66,7 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
         runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=None)
         cohort = federation.sampler.cohort(runner.seed, self._epoch)
         broadcast = algorithm.broadcast(self._epoch)
-        federation.stream.plan(self._epoch, cohort)
+        federation.stream.plan(trainer.passes(self._epoch, cohort))
         runner.call_hook('before_round', cohort=cohort, broadcast=broadcast)
         for client in cohort:
             runner.call_hook('before_client', client=client)
@@ -79,7 +79,10 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
             raise FedSegError(f'round {self._epoch + 1}: no client of the cohort {cohort} sent a finite update; lower '
                               'the learning rate or clip gradients (optim_wrapper.clip_grad), and go on from the last '
                               'checkpoint with --resume')
-        algorithm.step(federation.trainer.model)
+        algorithm.step(trainer.model)
+        if algorithm.batch_norm == 'recalibrate':
+            trainer.recalibrate(self._epoch, cohort)
+            algorithm.adopt(trainer.model)
         runner.call_hook('after_round')
         runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=None, outputs=federation.log.scalars())
         self._iter += 1

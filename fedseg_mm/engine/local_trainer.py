@@ -1,14 +1,20 @@
 """The one place where a client trains."""
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
 import torch
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from fedseg_mm.algorithms.fedavg import load_weights
-from fedseg_mm.datasets.client_stream import ClientStream
-from fedseg_mm.models import BackCELoss, hide_unannotated_pixels
+from fedseg_mm.algorithms.fedavg import FedAvg, load_weights
+from fedseg_mm.datasets import ClientStream, Pass
+from fedseg_mm.engine.client_state_store import ClientStateStore
+from fedseg_mm.errors import FedSegError
+from fedseg_mm.models import BackCELoss, FrozenModel, PixelFeatures, hide_unannotated_pixels
 from fedseg_mm.seeding import derive_seed
-from fedseg_mm.structures import Broadcast, ClientUpdate
+from fedseg_mm.structures import Broadcast, ClientContext, ClientUpdate
 
 
 class LocalTrainer:
@@ -18,24 +24,50 @@ class LocalTrainer:
         model (BaseModel): An MMSegmentation segmentor, on its device.
         optim_wrapper (OptimWrapper): MMEngine's, built for ``model``.
         stream (ClientStream): The clients' batches.
+        algorithm (FedAvg): The federated method.
+        store (ClientStateStore): What clients keep from round to round.
         seed (int): Seed of the run.
+
+    Raises:
+        FedSegError: The method does not fit the model or the optimizer.
     """
 
-    def __init__(self, model: BaseModel, optim_wrapper: OptimWrapper, stream: ClientStream, seed: int) -> None:
+    def __init__(self, model: BaseModel, optim_wrapper: OptimWrapper, stream: ClientStream, algorithm: FedAvg,
+                 store: ClientStateStore, seed: int) -> None:
         self.model = model
         self.optim_wrapper = optim_wrapper
         self.stream = stream
+        self.algorithm = algorithm
+        self.store = store
         self.seed = seed
         stream.batch_sampler.seed = seed
         self.back_ce_losses = [module for module in model.modules() if isinstance(module, BackCELoss)]
-        self._hiding = hide_unannotated_pixels(model)
+        self.own_names = [
+            name for prefix, module in model.named_modules() for name in _tensors_of(prefix, module)
+            if not algorithm.is_shared(name.rpartition('.')[2], module)
+        ]
+        self.has_batch_norm = any(isinstance(module, _BatchNorm) for module in model.modules())
+        self._features = PixelFeatures(model) if self._overrides('local_loss') else None
+        if self._overrides('adjust_gradients') and optim_wrapper.optimizer.defaults.get('fused'):
+            raise FedSegError(f'{type(algorithm).__name__} changes gradients before the optimizer steps, which '
+                              'optim_wrapper.optimizer.fused=True leaves no room for: remove it')
+        self.frozen_model = FrozenModel(model)
+
+    def _overrides(self, method: str) -> bool:
+        return getattr(type(self.algorithm), method) is not getattr(FedAvg, method)
+
+    def passes(self, round: int, clients: Sequence[int]) -> list[Pass]:
+        """The ways through the clients' images that :meth:`fit` will go."""
+        surveys = [True, False] if self.algorithm.surveys(round) else [False]
+        return [Pass(round, client, survey) for client in clients for survey in surveys]
 
     def fit(self, client: int, broadcast: Broadcast) -> ClientUpdate:
         """Train one client from the broadcast weights.
 
-        The result depends on the arguments and the run's seed alone: not on
-        the clients before, the number of loader workers or the process (but
-        for the scale of float16's losses, which the clients share).
+        The result depends on the arguments, the client's stored state and the
+        run's seed alone: not on the clients before, the number of loader
+        workers or the process (but for the scale of float16's losses, which
+        the clients share).
 
         Args:
             client (int): The client's id.
@@ -47,32 +79,123 @@ class LocalTrainer:
         Raises:
             FedSegError: An image cannot be loaded; names the file.
         """
-        shard = self.stream.batch_sampler.partition.clients[client]
+        shard = self.stream.batch_sampler.shards[client]
         num_steps = self.stream.batch_sampler.num_batches(client)
-        load_weights(self.model, broadcast.weights)
+        stored = self.store.load(client, next(self.model.parameters()).device)
+        load_weights(self.model, {**broadcast.weights, **stored.get('weights', {})})
         self._renew_optimizer()
         self.optim_wrapper.initialize_count_status(self.model, 0, num_steps)
-        for loss in self.back_ce_losses:
-            loss.set_annotated_classes(shard.classes)
+        torch.manual_seed(derive_seed(self.seed, 'training', broadcast.round, client))
+
+        survey = self._survey(Pass(broadcast.round, client, survey=True))
+        context = ClientContext(
+            client, shard.classes, len(shard.indices), broadcast, self.model, self.frozen_model, lambda: survey,
+            state=stored.get('state', {}))
+        with self.optim_wrapper.optim_context(self.model):
+            self.algorithm.setup_client(context)
+        if self.algorithm.surveys(broadcast.round):
+            for _ in survey:  # what the method left
+                pass
 
         self.model.train()
-        torch.manual_seed(derive_seed(self.seed, 'training', broadcast.round, client))
         sums: dict[str, Tensor] = {}
-        for batch in self.stream.batches(broadcast.round, client):
-            log_vars = self.model.train_step(batch, optim_wrapper=self.optim_wrapper)
-            for name, value in log_vars.items():
-                value = torch.as_tensor(value).detach()
-                sums[name] = sums[name] + value if name in sums else value
+        with self._method_in_step(context):
+            for batch in self.stream.batches(Pass(broadcast.round, client)):
+                log_vars = self.model.train_step(batch, optim_wrapper=self.optim_wrapper)
+                for name, value in log_vars.items():
+                    value = torch.as_tensor(value).detach()
+                    sums[name] = sums[name] + value if name in sums else value
+        with torch.no_grad():
+            extras = self.algorithm.finish_client(context)
         self._renew_optimizer()
         for loss in self.back_ce_losses:
             loss.set_annotated_classes(None)
             loss.set_unannotated(None)
-        metrics, is_finite = self._metrics(sums, num_steps)
-        return ClientUpdate(client, self.model.state_dict(), len(shard.indices), num_steps, metrics, is_finite)
 
-    def close(self) -> None:
-        """Leave the model as it was found."""
-        self._hiding.remove()
+        weights = self.model.state_dict()
+        metrics, is_finite = self._metrics(sums, num_steps)
+        keep = {'weights': {name: weights[name] for name in self.own_names}, 'state': context.state}
+        if is_finite and any(keep.values()):
+            self.store.save(client, broadcast.round + 1, keep)
+        return ClientUpdate(client, weights, len(shard.indices), num_steps, metrics, is_finite, extras)
+
+    def recalibrate(self, round: int, clients: Sequence[int]) -> None:
+        """Compute the model's statistics of batch normalisation anew, over the clients' images.
+
+        Layers that inference does not use (auxiliary heads) keep theirs.
+
+        Args:
+            round (int): The round, from 0.
+            clients (Sequence[int]): Whose images are seen, once each.
+        """
+        layers = [module for module in self.model.modules()
+                  if isinstance(module, _BatchNorm) and module.track_running_stats]
+        before = [(layer.momentum, {name: buffer.clone() for name, buffer in layer.named_buffers()})
+                  for layer in layers]
+        self.model.eval()  # no dropout
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # a plain mean over the batches
+            layer.train()
+        passes = [Pass(round, client, survey=True) for client in clients]
+        self.stream.plan(passes)
+        with torch.no_grad(), self.optim_wrapper.optim_context(self.model):
+            for survey in passes:
+                for images, _ in self._survey(survey):
+                    self.model(images, mode='tensor')
+        for layer, (momentum, buffers) in zip(layers, before):
+            layer.momentum = momentum
+            if layer.num_batches_tracked == 0:
+                for name, buffer in layer.named_buffers():
+                    buffer.copy_(buffers[name])
+
+    @contextmanager
+    def own_models(self) -> Iterator[Iterator[int]]:
+        """Load one client's own model after the other into the model; afterwards it is the global one again."""
+        weights = self.algorithm.weights
+
+        def load_each() -> Iterator[int]:
+            for client in range(len(self.stream.batch_sampler.shards)):
+                stored = self.store.load(client, next(self.model.parameters()).device)
+                load_weights(self.model, {**weights, **stored.get('weights', {})})
+                yield client
+
+        try:
+            yield load_each()
+        finally:
+            load_weights(self.model, weights)
+
+    def _survey(self, wanted: Pass) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in self.stream.batches(wanted):
+            data = self.model.data_preprocessor(batch, True)
+            yield data['inputs'], torch.cat([sample.gt_sem_seg.data for sample in data['data_samples']])
+
+    @contextmanager
+    def _method_in_step(self, context: ClientContext) -> Iterator[None]:
+        """The client's and the method's part in every training step, as hooks of the stock step."""
+        with ExitStack() as stack:
+            stack.callback(hide_unannotated_pixels(self.model).remove)
+            if self._features is not None:
+                stack.enter_context(self._features.caught())
+
+                def see_batch(model, args, kwargs):
+                    if model is self.model and kwargs.get('mode') == 'loss':
+                        context.images = kwargs['inputs']
+                        context.labels = torch.cat([sample.gt_sem_seg.data for sample in kwargs['data_samples']])
+
+                def add_losses(model, args, kwargs, losses):
+                    if model is self.model and kwargs.get('mode') == 'loss':
+                        context.embeddings, _ = self._features.take()
+                        return {**losses, **self.algorithm.local_loss(context)}
+
+                # before label 254 is hidden
+                stack.callback(self.model.register_forward_pre_hook(see_batch, prepend=True, with_kwargs=True).remove)
+                stack.callback(self.model.register_forward_hook(add_losses, with_kwargs=True).remove)
+            if self._overrides('adjust_gradients'):
+                stack.callback(self.optim_wrapper.optimizer.register_step_pre_hook(
+                    lambda *_: self.algorithm.adjust_gradients(context)).remove)
+            yield
+        context.images = context.labels = context.embeddings = None
 
     def _renew_optimizer(self) -> None:
         """Equals a new optimizer bit for bit, at none of its cost."""
@@ -88,3 +211,13 @@ class LocalTrainer:
         metrics = dict(zip(sums, means))
         finite = torch.isfinite(torch.tensor([metrics.get('loss', 0.0), greatest]))
         return metrics, bool(finite.all())
+
+
+def _tensors_of(prefix: str, module: torch.nn.Module) -> Iterator[str]:
+    """Full names of the parameters and persistent buffers that a module itself owns."""
+    lead = f'{prefix}.' if prefix else ''
+    for name, _ in module.named_parameters(recurse=False):
+        yield lead + name
+    for name, _ in module.named_buffers(recurse=False):
+        if name not in module._non_persistent_buffers_set:
+            yield lead + name

@@ -1,4 +1,8 @@
+from .frozen_model import FrozenModel
 from .hide_unannotated_pixels import hide_unannotated_pixels
-from .losses import BackCELoss
+from .losses import BackCELoss, PixelContrastLoss
+from .pixel_features import PixelFeatures
+from .projection_head import ProjectionHead
 
-__all__ = ['BackCELoss', 'hide_unannotated_pixels']
+__all__ = ['BackCELoss', 'FrozenModel', 'PixelContrastLoss', 'PixelFeatures', 'ProjectionHead',
+           'hide_unannotated_pixels']

@@ -10,7 +10,8 @@ def hide_unannotated_pixels(model: nn.Module):
     """Have a segmentor turn label 254 into 255 before its heads see it.
 
     Other losses, OHEM samplers and the accuracy would take 254 for a class or
-    fail on it. The model's BackCE losses are given the pixels as a mask.
+    fail on it. The model's BackCE losses are given the pixels as a mask, and
+    told which classes each image's client annotates.
 
     Args:
         model (nn.Module): An MMSegmentation segmentor.
@@ -29,7 +30,10 @@ def hide_unannotated_pixels(model: nn.Module):
         unannotated = labels == UNANNOTATED
         for sample, mask in zip(samples, unannotated):
             sample.gt_sem_seg.data = sample.gt_sem_seg.data.masked_fill(mask, VOID)
+        classes = [sample.metainfo.get('annotated_classes') for sample in samples]
         for loss in losses:
+            if None not in classes:  # the pipeline is a client's
+                loss.set_annotated_classes(*(classes if len(set(classes)) > 1 else classes[:1]))
             loss.set_unannotated(unannotated)
 
     return model.register_forward_pre_hook(hide, with_kwargs=True)

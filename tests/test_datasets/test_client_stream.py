@@ -14,6 +14,7 @@ from fedseg_mm.datasets import (
     ClientStream,
     MaskUnannotated,
     Partition,
+    Pass,
     SampleKey,
 )
 from tests.conftest import CLASSES, tiny_config
@@ -30,13 +31,13 @@ def dataset(data, split='train', **kwargs):
 
 
 def batch_sampler(batch_size=4, local_epochs=2, drop_last=True, seed=0):
-    sampler = ClientBatchSampler(PARTITION, batch_size, local_epochs, drop_last)
+    sampler = ClientBatchSampler(PARTITION.clients, batch_size, local_epochs, drop_last)
     sampler.seed = seed
     return sampler
 
 
 def planned(sampler, *plan):
-    sampler.plan = plan
+    sampler.plan = [Pass(*one) for one in plan]
     return list(sampler)
 
 
@@ -74,6 +75,16 @@ def test_sizes(client, batch_size, drop_last, sizes):
         assert batches[0][0].image == batches[0][1].image and batches[0][0].seed != batches[0][1].seed
 
 
+def test_a_survey_sees_every_image_once_with_seeds_of_its_own():
+    sampler = batch_sampler(batch_size=3)
+    survey, training = planned(sampler, (5, 0, True)), planned(sampler, (5, 0))
+    assert [[key.image for key in batch] for batch in survey] == [[0, 1, 2], [3, 4, 5], [6, 7]]
+    assert sampler.num_batches(0, survey=True) == 3
+    assert not {key.seed for batch in survey for key in batch} & {key.seed for batch in training for key in batch}
+    assert planned(sampler, (5, 0, True), (5, 0), (5, 2, True)) == survey + training + planned(sampler, (5, 2, True))
+    assert [len(batch) for batch in planned(sampler, (5, 2, True))] == [1]  # a single image is seen once
+
+
 def tensors(batches):
     return [(image, sample.gt_sem_seg.data) for batch in batches
             for image, sample in zip(batch['inputs'], batch['data_samples'])]
@@ -83,16 +94,16 @@ def tensors(batches):
 def test_workers_do_not_change_samples(tiny_data, workers):
     plan = [(0, 0), (0, 1), (0, 3), (1, 0)]
     expected, other = stream(tiny_data), stream(tiny_data, workers)
-    other.plan(0, [0, 1, 3])
-    for round, client in plan:
+    other.plan([Pass(0, client) for client in (0, 1, 3)])
+    for one in (Pass(*place) for place in plan):
         for (image, label), (image2, label2) in zip(
-                tensors(expected.batches(round, client)), tensors(other.batches(round, client)), strict=True):
+                tensors(expected.batches(one)), tensors(other.batches(one)), strict=True):
             assert torch.equal(image, image2) and torch.equal(label, label2)
 
 
 def test_labels_are_masked_to_the_client(tiny_data):
     for client, shard in enumerate(PARTITION.clients):
-        labels = torch.cat([label.flatten() for _, label in tensors(stream(tiny_data).batches(0, client))])
+        labels = torch.cat([label.flatten() for _, label in tensors(stream(tiny_data).batches(Pass(0, client)))])
         assert set(labels.unique().tolist()) <= {*shard.classes, 254, 255}
         assert (labels == 254).any() == (len(shard.classes) < 4)
 
@@ -115,7 +126,7 @@ def test_global_generators_are_left_alone(tiny_data):
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(3)
     view[SampleKey(0, (0, ), 1)]
-    list(stream(tiny_data, 2).batches(0, 1))
+    list(stream(tiny_data, 2).batches(Pass(0, 1)))
     assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected
 
 
@@ -186,7 +197,7 @@ def test_image_that_vanished_is_named_in_one_sentence(own_data, workers):
     batches = stream(own_data, workers)
     (own_data / 'img_dir' / 'train' / '009.png').unlink()
     with pytest.raises(FedSegError, match=r'^the train pipeline fails on the image .*009.png') as error:
-        list(batches.batches(0, 1))
+        list(batches.batches(Pass(0, 1)))
     assert '\n' not in str(error.value)
 
 

@@ -71,14 +71,14 @@ def test_back_ce_knows_the_clients_classes_while_it_trains(trainer):
     loss.register_forward_pre_hook(lambda module, args: seen.append(module._classes))
     for client in (0, 7):
         trainer.fit(client, global_weights(trainer))
-        assert set(seen) == {trainer.stream.batch_sampler.partition.clients[client].classes}
+        assert set(seen) == {(trainer.stream.batch_sampler.shards[client].classes, )}
         seen.clear()
-    assert loss._classes is None and loss._unannotated is None
+    assert loss._classes == (None, ) and loss._unannotated is None
 
 
 def test_update_tells_images_steps_and_loss(trainer):
     update = trainer.fit(3, global_weights(trainer))
-    shard = trainer.stream.batch_sampler.partition.clients[3]
+    shard = trainer.stream.batch_sampler.shards[3]
     assert update.client == 3 and update.num_images == len(shard.indices)
     assert update.num_steps == 2 * max(1, len(shard.indices) // 2)
     assert update.is_finite and update.metrics['loss'] == pytest.approx(update.metrics['decode.loss_back_ce'])

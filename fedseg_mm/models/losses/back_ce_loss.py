@@ -29,7 +29,8 @@ def back_ce(logits: Tensor, label: Tensor, annotated: Tensor | None = None, unan
         label (Tensor): Labels of shape (N, H, W); 254, and every class that
             is not annotated, is an unannotated pixel.
         annotated (Tensor, optional): Which classes are annotated
-            (:math:`C_i`), bool (C,), not all True. Defaults to None: all are.
+            (:math:`C_i`), bool (C,), or (N, C) where images differ. Defaults
+            to None: all are.
         unannotated (Tensor, optional): Further unannotated pixels, whatever
             their label, bool (N, H, W).
         ignore_index (int): Label that does not count. Defaults to 255.
@@ -50,9 +51,12 @@ def back_ce(logits: Tensor, label: Tensor, annotated: Tensor | None = None, unan
     if annotated is None:
         counted = ~(void | hidden)
     else:
-        counted = ~void
-        hidden = hidden | (~annotated[shown] & counted)
-        log_absent = logits.masked_fill(annotated.view(1, -1, 1, 1), -torch.inf).logsumexp(1)
+        annotated = annotated.expand(logits.shape[:2])
+        complete = annotated.all(1, keepdim=True)
+        hidden = hidden | (~annotated.gather(1, shown.flatten(1)).view_as(shown) & ~void)
+        counted = ~(void | (hidden & complete.unsqueeze(2)))
+        # nothing is excluded where all is annotated: the gradient of a logsumexp of nothing but -inf is NaN
+        log_absent = logits.masked_fill((annotated & ~complete)[..., None, None], -torch.inf).logsumexp(1)
         log_chosen = torch.where(hidden, log_absent, log_chosen)
     return (log_total - log_chosen).masked_fill(~counted, 0), counted
 
@@ -89,7 +93,7 @@ class BackCELoss(nn.Module):
         self.void_as_background = void_as_background
         self.reduction = reduction
         self._loss_name = loss_name
-        self._classes: tuple[int, ...] | None = None
+        self._classes: tuple[tuple[int, ...] | None, ...] = (None, )
         self._annotated: Tensor | None = None
         self._unannotated: Tensor | None = None
 
@@ -97,10 +101,17 @@ class BackCELoss(nn.Module):
     def loss_name(self) -> str:
         return self._loss_name
 
-    def set_annotated_classes(self, classes: Sequence[int] | None) -> None:
-        """Name the classes :math:`C_i` that the labels to come annotate; None for all."""
-        self._classes = None if classes is None else tuple(sorted({int(c) for c in classes}))
-        self._annotated = None
+    def set_annotated_classes(self, *classes: Sequence[int] | None) -> None:
+        """Name the classes :math:`C_i` that the labels to come annotate.
+
+        Args:
+            classes (Sequence[int], optional): One set for all images, or one
+                for each image of the next batch. None for all classes.
+        """
+        sets = tuple(None if one is None else tuple(sorted({int(c) for c in one})) for one in classes)
+        if sets != self._classes:
+            self._classes = sets
+            self._annotated = None
 
     def set_unannotated(self, mask: Tensor | None) -> None:
         """Name the unannotated pixels of the next batch, bool (N, H, W); None for those labelled 254."""
@@ -159,15 +170,21 @@ class BackCELoss(nn.Module):
         return self.loss_weight * loss.sum() / avg_factor
 
     def _annotated_mask(self, logits: Tensor) -> Tensor | None:
-        """Which classes are annotated, bool (C,) on the logits' device; None for all."""
+        """Which classes are annotated, bool (1, C) or (N, C) on the logits' device; None for all."""
         num_classes = logits.shape[1]
-        if self._classes is None or len(self._classes) == num_classes:
+        if all(classes is None or len(classes) == num_classes for classes in self._classes):
             return None
+        if len(self._classes) not in (1, len(logits)):
+            raise ValueError(f'annotated classes are named for {len(self._classes)} images, but there are '
+                             f'{len(logits)}')
         if self._annotated is None or self._annotated.device != logits.device:
-            if not all(0 <= c < num_classes for c in self._classes):
-                raise ValueError(f'the annotated classes {self._classes} are not all among the {num_classes} classes')
-            mask = torch.zeros(num_classes, dtype=torch.bool)
-            mask[list(self._classes)] = True
+            mask = torch.zeros(len(self._classes), num_classes, dtype=torch.bool)
+            for row, classes in zip(mask, self._classes):
+                if classes is None:
+                    classes = tuple(range(num_classes))
+                if not all(0 <= c < num_classes for c in classes):
+                    raise ValueError(f'the annotated classes {classes} are not all among the {num_classes} classes')
+                row[list(classes)] = True
             self._annotated = mask.to(logits.device)
         return self._annotated
 
@@ -176,12 +193,13 @@ class BackCELoss(nn.Module):
         """Each pixel's class weight, (N, H, W)."""
         if len(self.class_weight) != num_classes:
             raise ValueError(f'class_weight has {len(self.class_weight)} entries, but there are {num_classes} classes')
-        by_label = loss.new_zeros(256)
-        by_label[:len(self.class_weight)] = loss.new_tensor(self.class_weight)
+        by_label = loss.new_zeros(len(label), 256)  # for each image
+        by_label[:, :num_classes] = loss.new_tensor(self.class_weight)
         if annotated is not None:
-            absent = torch.nonzero(~annotated).squeeze(1)
-            mean_absent = by_label[absent].mean()
-            by_label[absent] = mean_absent
-            by_label[UNANNOTATED] = mean_absent
-        factors = by_label[label]
-        return factors if unannotated is None else torch.where(unannotated, by_label[UNANNOTATED], factors)
+            absent = ~annotated.expand(len(label), num_classes)
+            mean_absent = (by_label[:, :num_classes] * absent).sum(1) / absent.sum(1).clamp(min=1)
+            by_label[:, :num_classes] = torch.where(absent, mean_absent[:, None], by_label[:, :num_classes])
+            by_label[:, UNANNOTATED] = mean_absent
+        if unannotated is not None:
+            label = label.masked_fill(unannotated, UNANNOTATED)
+        return by_label.gather(1, label.flatten(1)).view_as(loss)

@@ -1,0 +1,163 @@
+"""FedSeg: local pixels are contrasted with prototypes of the global model."""
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedseg_mm.algorithms.fedavg import FedAvg
+from fedseg_mm.datasets.mask_unannotated import UNANNOTATED, VOID
+from fedseg_mm.errors import FedSegError
+from fedseg_mm.models import PixelContrastLoss, PixelFeatures, ProjectionHead
+from fedseg_mm.registry import ALGORITHMS, check_number
+from fedseg_mm.seeding import derive_seed
+from fedseg_mm.structures import ClientContext
+
+
+def image_prototypes(embeddings: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """One prototype per class and image: the mean over the class's pixels, of unit length.
+
+    One matrix product over all classes; beside its arguments it holds a
+    one-hot map, N x h x w x num_classes values.
+
+    Args:
+        embeddings (Tensor): Unit vectors (N, D, h, w).
+        labels (Tensor): Classes (N, h, w); other values do not count.
+        num_classes (int): Number of classes C.
+
+    Returns:
+        tuple[Tensor, Tensor]: Prototypes (P, D) and their classes (P,).
+    """
+    counts = labels.flatten(1).clamp(max=num_classes).long()
+    members = F.one_hot(counts, num_classes + 1)[..., :num_classes].to(embeddings.dtype)
+    sums = torch.einsum('npc,ndp->ncd', members, embeddings.flatten(2))
+    image, cls = torch.nonzero(members.sum(1), as_tuple=True)
+    return F.normalize(sums[image, cls], dim=1), cls
+
+
+def mean_prototypes(prototypes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """One prototype per class: the mean of its images', of unit length."""
+    classes, place = labels.unique(return_inverse=True)
+    sums = prototypes.new_zeros(len(classes), prototypes.shape[1]).index_add_(0, place, prototypes)
+    return F.normalize(sums, dim=1), classes
+
+
+@ALGORITHMS.register_module()
+class FedSeg(FedAvg):
+    r"""FedSeg (Miao et al., CVPR 2023): FedAvg with local-to-global pixel contrast.
+
+    Use it with BackCELoss in the heads; the method's loss is
+
+    .. math::
+        L = L_{backce} + \lambda_{con} (L_{con}^{annotated} + L_{con}^{pseudo})
+
+    Before a client trains, the received global model, frozen and in
+    evaluation mode, sees all of its images once, augmented as in training:
+    the mean embedding of each class in each image becomes a prototype
+    (:func:`image_prototypes`). A pixel's class is its annotation, or where it
+    is unannotated the class of which the global model is sure. Then every
+    step adds two terms of :class:`~fedseg_mm.models.PixelContrastLoss`: one
+    with annotated pixels as anchors, one with the unannotated pixels of whose
+    class the global model is sure. Embeddings are those of a projection head
+    on what enters the classifier; it is trained and averaged like the rest
+    and not needed for inference.
+
+    Args:
+        loss_weight (float): :math:`\lambda_{con}`, at least 0; with 0 the
+            method is FedAvg. Defaults to 1.
+        temperature (float): :math:`\tau`, above 0. Defaults to 0.07.
+        max_anchors (int): Anchors per batch and term. Defaults to 4096.
+        threshold (float): Probability from which on the global model is sure,
+            from 0 to 1. Defaults to 0.8.
+        start_round (int): First round with contrast, from 0. Defaults to 1,
+            which leaves out the very first.
+        terms (tuple[str]): Of 'annotated' and 'pseudo', the terms to add.
+            Defaults to both.
+        prototypes (str): 'image', a prototype per class and image, or 'mean',
+            one per class. Defaults to 'image'.
+        own_pseudo_labels (bool): Whether the global model may name a class
+            that the client annotates, on a pixel that it did not annotate.
+            Defaults to True.
+        embedding_channels (int): Dimension of the embedding. Defaults to 256.
+        kwargs: Arguments of :class:`FedAvg`.
+
+    Raises:
+        FedSegError: An argument is not as described, or the model's decode
+            head has no classifier whose input could be contrasted.
+    """
+
+    def __init__(self, loss_weight: float = 1.0, temperature: float = 0.07, max_anchors: int = 4096,
+                 threshold: float = 0.8, start_round: int = 1, terms: tuple[str, ...] = ('annotated', 'pseudo'),
+                 prototypes: str = 'image', own_pseudo_labels: bool = True, embedding_channels: int = 256,
+                 **kwargs) -> None:
+        super().__init__(**kwargs)
+        where = 'federated.algorithm'
+        self.loss_weight = check_number(f'{where}.loss_weight', loss_weight, least=0)
+        self.threshold = check_number(f'{where}.threshold', threshold, least=0, most=1)
+        self.start_round = int(check_number(f'{where}.start_round', start_round, least=0))
+        self.embedding_channels = int(check_number(f'{where}.embedding_channels', embedding_channels, least=1))
+        if prototypes not in ('image', 'mean'):
+            raise FedSegError(f"{where}.prototypes must be 'image' or 'mean', but is {prototypes!r}")
+        if not terms or not set(terms) <= {'annotated', 'pseudo'}:
+            raise FedSegError(f"{where}.terms must be of 'annotated' and 'pseudo', but is {terms!r}")
+        self.terms = tuple(terms)
+        self.prototypes = prototypes
+        self.own_pseudo_labels = own_pseudo_labels
+        self.contrast = PixelContrastLoss(
+            check_number(f'{where}.temperature', temperature, above=0),
+            int(check_number(f'{where}.max_anchors', max_anchors, least=1)), self.loss_weight)
+
+    def setup_model(self, model: nn.Module) -> None:
+        if self.loss_weight:
+            channels, parameter = PixelFeatures(model).channels, next(model.parameters())
+            seed = derive_seed(self.federation.seed, 'projection head')
+            model.projection_head = ProjectionHead(channels, self.embedding_channels, seed).to(parameter.device)
+
+    def surveys(self, round: int) -> bool:
+        return self.loss_weight > 0 and round >= self.start_round
+
+    def setup_client(self, context: ClientContext) -> None:
+        """Make the client's prototypes with the received global model."""
+        if not self.surveys(context.broadcast.round):
+            return
+        found = [self._prototypes_of(context, images, labels) for images, labels in context.survey()]
+        prototypes, labels = (torch.cat(tensors) for tensors in zip(*found))
+        if self.prototypes == 'mean':
+            prototypes, labels = mean_prototypes(prototypes, labels)
+        context.memory['prototypes'] = prototypes, labels
+
+    def _prototypes_of(self, context: ClientContext, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        weights = context.broadcast.weights
+        features, logits = context.frozen_model(weights, images)
+        embeddings = context.frozen_model.part('projection_head', weights, features)
+        labels = shrink(labels, logits)
+        labels = torch.where(labels == UNANNOTATED, self._pseudo_labels(context, labels, logits), labels)
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return image_prototypes(embeddings, labels, self.federation.num_classes)
+
+    def _pseudo_labels(self, context: ClientContext, labels: Tensor, logits: Tensor) -> Tensor:
+        """The frozen model's classes of unannotated pixels, where it is sure; elsewhere void, (N, h, w)."""
+        probability, cls = logits.float().softmax(1).max(1)
+        sure = (labels == UNANNOTATED) & (probability >= self.threshold)
+        if not self.own_pseudo_labels:
+            own = torch.zeros(logits.shape[1], dtype=torch.bool)
+            own[list(context.classes)] = True
+            sure &= ~own.to(cls.device)[cls]
+        return cls.to(labels.dtype).masked_fill(~sure, VOID)
+
+    def local_loss(self, context: ClientContext) -> dict[str, Tensor]:
+        if 'prototypes' not in context.memory:
+            return {}
+        embeddings = context.model.get_submodule('projection_head')(context.embeddings)
+        labels = shrink(context.labels, embeddings)
+        losses = {}
+        if 'annotated' in self.terms:
+            losses['loss_contrast'] = self.contrast(embeddings, labels, *context.memory['prototypes'])
+        if 'pseudo' in self.terms:
+            _, logits = context.frozen_model(context.broadcast.weights, context.images)
+            pseudo = self._pseudo_labels(context, labels, logits)
+            losses['loss_contrast_pseudo'] = self.contrast(embeddings, pseudo, *context.memory['prototypes'])
+        return losses
+
+
+def shrink(labels: Tensor, like: Tensor) -> Tensor:
+    """Labels (N, H, W) at the height and width of a map (N, ..., h, w)."""
+    return F.interpolate(labels[:, None].float(), like.shape[-2:], mode='nearest-exact')[:, 0].to(labels.dtype)

@@ -1,0 +1,28 @@
+"""The lower bound: every client on its own."""
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from fedseg_mm.algorithms.fedavg import FedAvg
+from fedseg_mm.registry import ALGORITHMS
+
+
+@ALGORITHMS.register_module()
+class LocalOnly(FedAvg):
+    """No federation: every client trains a model of its own, from the same start and in the same rounds.
+
+    An evaluation is one of every client's model, and its figures are their
+    mean and spread: set ``val_cfg=dict(type='ClientsValLoop')``. The models
+    are kept on disk, in ``clients/`` of the work dir. The global model, which
+    a checkpoint holds, stays the initial one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def is_shared(self, name: str, module: nn.Module) -> bool:
+        return False
+
+    def advance(self, weights: Mapping[str, Tensor], mean: dict[str, Tensor]) -> None:
+        torch._foreach_copy_(list(mean.values()), [weights[name] for name in mean])

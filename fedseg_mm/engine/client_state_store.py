@@ -1,0 +1,74 @@
+"""What clients keep from round to round, on disk."""
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fedseg_mm.errors import FedSegError
+
+
+class ClientStateStore:
+    """One file per client and round, written atomically; nothing is held in memory.
+
+    A client's state of a round stays until a later one is older than the last
+    checkpoint: whoever resumes from that checkpoint finds the states of its
+    round, bit for bit.
+
+    Args:
+        folder (str or Path): Where the files go.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        #: Rounds that the last checkpoint has behind it.
+        self.checkpointed = 0
+
+    def _rounds(self, client: int) -> list[int]:
+        return sorted(int(path.stem.split('_')[1]) for path in (self.folder / str(client)).glob('round_*.pth'))
+
+    def _path(self, client: int, rounds: int) -> Path:
+        return self.folder / str(client) / f'round_{rounds}.pth'
+
+    def load(self, client: int, device: torch.device | str = 'cpu') -> dict[str, dict[str, Tensor]]:
+        """The client's last state; empty if it has none.
+
+        Raises:
+            FedSegError: The file cannot be read; names it.
+        """
+        rounds = self._rounds(client)
+        if not rounds:
+            return {}
+        path = self._path(client, rounds[-1])
+        try:
+            return torch.load(path, map_location=device, weights_only=True)
+        except Exception as error:  # the unpickler may raise anything on a damaged file
+            raise FedSegError(f'the state of client {client} in {path} cannot be read: restore the file, or train '
+                              'anew without --resume') from error
+
+    def save(self, client: int, rounds: int, state: dict[str, dict[str, Tensor]]) -> None:
+        """Keep a client's state.
+
+        Args:
+            client (int): The client's id.
+            rounds (int): Rounds that are finished with this one.
+            state (dict): Groups of tensors.
+        """
+        path = self._path(client, rounds)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f'.{os.getpid()}.tmp')
+        torch.save(state, unfinished)
+        unfinished.replace(path)
+        needed = [r for r in self._rounds(client) if r <= self.checkpointed]
+        for old in needed[:-1]:  # the last of these is what the checkpoint needs
+            self._path(client, old).unlink()
+
+    def rewind(self, rounds: int) -> None:
+        """Forget all that happened after so many rounds; 0 forgets everything."""
+        self.checkpointed = rounds
+        if rounds == 0:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        for path in self.folder.glob('*/round_*.pth'):
+            if int(path.stem.split('_')[1]) > rounds:
+                path.unlink()

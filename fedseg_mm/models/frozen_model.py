@@ -1,0 +1,62 @@
+"""The architecture with the weights of another model, to compare with."""
+import copy
+from collections.abc import Mapping
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fedseg_mm.models.pixel_features import PixelFeatures
+
+
+class FrozenModel:
+    """Runs a segmentor's architecture with any weights, in evaluation mode and without gradients.
+
+    One copy of the model, made at the first use, serves the whole run; the
+    weights (those of the global model, of a client's last model, …) are used
+    in place.
+
+    Args:
+        model (nn.Module): An MMSegmentation segmentor.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """The copy, of which only the architecture is used."""
+        return copy.deepcopy(self._model).eval().requires_grad_(False)
+
+    @cached_property
+    def _features(self) -> PixelFeatures:
+        return PixelFeatures(self.module)
+
+    @torch.no_grad()
+    def __call__(self, weights: Mapping[str, Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixel embeddings and logits of images.
+
+        Args:
+            weights (Mapping[str, Tensor]): A state_dict of the model.
+            images (Tensor): Normalised images (N, 3, H, W).
+
+        Returns:
+            tuple[Tensor, Tensor]: Embeddings (N, D, h, w) and logits
+            (N, C, h, w), both at the resolution of the classifier.
+        """
+        with self._features.caught():
+            functional_call(self.module, dict(weights), (images, ), dict(mode='tensor'))
+            return self._features.take()
+
+    @torch.no_grad()
+    def part(self, name: str, weights: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
+        """The output of one child of the model, such as a projection head.
+
+        Args:
+            name (str): The child.
+            weights (Mapping[str, Tensor]): A state_dict of the whole model.
+            inputs (Tensor): What goes into the child.
+        """
+        own = {key[len(name) + 1:]: tensor for key, tensor in weights.items() if key.startswith(f'{name}.')}
+        return functional_call(self.module.get_submodule(name), own, inputs)

@@ -1,0 +1,38 @@
+"""The projection from a classifier's input to the space in which pixels are contrasted."""
+import torch
+import torch.nn.functional as F
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from fedseg_mm.seeding import seeded
+
+
+@MODELS.register_module()
+class ProjectionHead(nn.Module):
+    """1x1 convolution, batch norm, ReLU, 1x1 convolution, L2 normalisation.
+
+    Args:
+        in_channels (int): Channels of what enters the classifier.
+        channels (int): Channels of the embedding. Defaults to 256.
+        seed (int): Its weights have a generator of their own: they change no
+            other weight of the model. Defaults to 0.
+    """
+
+    def __init__(self, in_channels: int, channels: int = 256, seed: int = 0) -> None:
+        super().__init__()
+        with seeded(seed):
+            self.layers = nn.Sequential(
+                nn.Conv2d(in_channels, in_channels, 1), nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True),
+                nn.Conv2d(in_channels, channels, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Embeddings of unit length.
+
+        Args:
+            features (Tensor): Shape (N, in_channels, h, w).
+
+        Returns:
+            Tensor: Shape (N, channels, h, w), at least in float32.
+        """
+        embeddings = self.layers(features)
+        return F.normalize(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=1)

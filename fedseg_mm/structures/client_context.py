@@ -1,0 +1,68 @@
+"""What a method sees of a client while it trains."""
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from fedseg_mm.structures.messages import Broadcast
+
+if TYPE_CHECKING:
+    from fedseg_mm.models import FrozenModel
+
+
+@dataclass(frozen=True)
+class Federation:
+    """What a method is told once, before training.
+
+    Args:
+        num_clients (int): Clients K of the federation.
+        num_classes (int): Classes of the data set.
+        seed (int): Seed of the run.
+    """
+    num_clients: int
+    num_classes: int
+    seed: int
+
+
+@dataclass
+class ClientContext:
+    """One client in one round, from before its first step to after its last.
+
+    Args:
+        client (int): The client's id.
+        classes (tuple[int]): Its annotated classes.
+        num_images (int): Images that it holds.
+        broadcast (Broadcast): What the server sent.
+        model (nn.Module): The local model, loaded with the broadcast.
+        frozen_model (FrozenModel): Runs the architecture with other weights.
+        survey (Callable): Yields images (N, 3, H, W) and labels (N, H, W) of
+            all of the client's images, batch by batch; there for methods
+            whose ``surveys(round)`` is True, before training.
+        state (dict[str, Tensor]): What the client keeps from round to round,
+            on disk; empty at first. Methods replace its entries.
+        memory (dict): Scratch space of the method for this client and round.
+        images (Tensor, optional): The current batch, normalised, (N, 3, H, W).
+        labels (Tensor, optional): Its labels (N, H, W): 254 unannotated, 255
+            void.
+        embeddings (Tensor, optional): Its pixel embeddings (N, D, h, w), what
+            enters the classifier.
+    """
+    client: int
+    classes: tuple[int, ...]
+    num_images: int
+    broadcast: Broadcast
+    model: nn.Module
+    frozen_model: 'FrozenModel'
+    survey: Callable[[], Iterator[tuple[Tensor, Tensor]]]
+    state: dict[str, Tensor] = field(default_factory=dict)
+    memory: dict = field(default_factory=dict)
+    images: Tensor | None = None
+    labels: Tensor | None = None
+    embeddings: Tensor | None = None
+
+    def gradients(self) -> tuple[list[str], list[Tensor], list[Tensor]]:
+        """Names, parameters and gradients of what this step trains."""
+        named = [(name, parameter) for name, parameter in self.model.named_parameters() if parameter.grad is not None]
+        return ([name for name, _ in named], [parameter for _, parameter in named],
+                [parameter.grad for _, parameter in named])
