@@ -11,6 +11,7 @@ from mmengine.config import Config, DictAction
 from mmengine.utils import get_installed_path, is_installed
 from mmseg.registry import DATASETS
 
+from fedseg_mm.cli.federate import federate_plain
 from fedseg_mm.engine import FederatedHook
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.registry import check_arguments
@@ -55,6 +56,14 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
+def add_federated_argument(parser: argparse.ArgumentParser) -> None:
+    """The argument that federates a plain config."""
+    parser.add_argument('--federated', metavar='FILE',
+                        help='federate a plain MMSegmentation config: a config file with `federated`, `train_cfg` and, '
+                        'if cross-entropy is to be replaced, `head_loss`, e.g. '
+                        'configs/_base_/federated/fedseg_noniid1.py; what it changes is said in the log')
+
+
 def find_config(name: str) -> str:
     """The file that a config's name stands for.
 
@@ -88,6 +97,8 @@ def load_config(args: argparse.Namespace) -> Config:
     try:
         cfg = Config.fromfile(path)
         _drop_own_scope(cfg._cfg_dict)
+        if getattr(args, 'federated', None):
+            federate_plain(cfg, Config.fromfile(find_config(args.federated)))
         for option in args.cfg_options or {}:
             key = option.split('.')[0]
             near = difflib.get_close_matches(key, cfg, n=1, cutoff=0.8)
@@ -104,7 +115,8 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
+        parts = [args.config] + ([args.federated] if getattr(args, 'federated', None) else [])
+        cfg.work_dir = osp.join('work_dirs', '-'.join(osp.splitext(osp.basename(part))[0] for part in parts))
     return cfg
 
 

@@ -8,6 +8,7 @@ from mmseg.registry import DATASETS
 from fedseg_mm.cli.common import (
     CFG_OPTIONS_HELP,
     CfgOptions,
+    add_federated_argument,
     check_data_folders,
     federated_section,
     load_config,
@@ -37,6 +38,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('config', help='config file with a `federated` section')
     parser.add_argument('--work-dir', help='where partition.json and partition.png go (default: '
                         'work_dirs/CONFIG_NAME)')
+    add_federated_argument(parser)
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
     return parser.parse_args(argv)
 

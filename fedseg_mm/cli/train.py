@@ -9,6 +9,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from fedseg_mm.cli.common import (
     add_common_arguments,
+    add_federated_argument,
     check_data_folders,
     federated_section,
     load_config,
@@ -21,6 +22,10 @@ from fedseg_mm.registry import check_arguments, check_positive
 EPILOG = """\
 examples:
   train             python tools/fed_train.py configs/fedavg/upernet_camvid160x120_noniid1_backce.py
+  a plain config    python tools/fed_train.py mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py \
+                           --federated configs/_base_/federated/fedseg_noniid1.py
+  another method    python tools/fed_train.py CONFIG --cfg-options federated.algorithm.type=FedProx \
+                           federated.algorithm.mu=0.01
   go on             python tools/fed_train.py CONFIG --resume
   larger cohorts    python tools/fed_train.py CONFIG --cfg-options federated.clients_per_round=10
   fewer rounds      python tools/fed_train.py CONFIG --cfg-options train_cfg.max_rounds=20
@@ -44,6 +49,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                         'without the interruption')
     parser.add_argument('--amp', action='store_true',
                         help='mixed precision on a GPU: bfloat16 where the GPU has it, else float16')
+    add_federated_argument(parser)
     add_common_arguments(parser)
     return parser.parse_args(argv)
 

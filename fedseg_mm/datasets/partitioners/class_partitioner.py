@@ -100,21 +100,35 @@ class ClassPartitioner(Partitioner):
     and must annotate at least that many.
 
     Args:
-        num_clients (int): Number of clients K. If it is not a multiple of the
-            number of classes, the classes with most images get one more.
+        num_clients (int, optional): Number of clients K. If it is not a
+            multiple of the number of classes, the classes with most images
+            get one more. Defaults to None: ``clients_per_class`` says it.
         classes_per_client (int): Annotated classes per client; 1 is non-IID1,
             2 is non-IID2. Defaults to 1.
         seed (int): The same seed gives the same partition on every machine.
             Defaults to 0.
+        clients_per_class (int, optional): Instead of ``num_clients``: as many
+            clients for each class that the images show.
 
     Raises:
-        FedSegError: A number is not a positive integer.
+        FedSegError: A number is not a positive integer, or not exactly one of
+            ``num_clients`` and ``clients_per_class`` is given.
     """
 
-    def __init__(self, num_clients: int, classes_per_client: int = 1, seed: int = 0) -> None:
-        super().__init__(num_clients, self._integer('classes_per_client', classes_per_client, 1), seed)
+    def __init__(self, num_clients: int | None = None, classes_per_client: int = 1, seed: int = 0,
+                 clients_per_class: int | None = None) -> None:
+        if (num_clients is None) == (clients_per_class is None):
+            raise FedSegError('ClassPartitioner needs one of `num_clients` and `clients_per_class`; to inherit from a '
+                              'config with the other one, set that to None')
+        self.clients_per_class = clients_per_class
+        if clients_per_class is not None:
+            self._integer('clients_per_class', clients_per_class, 1)
+        super().__init__(1 if num_clients is None else num_clients,
+                         self._integer('classes_per_client', classes_per_client, 1), seed)
 
     def make_clients(self, presence, image_names, class_names, rng) -> tuple[ClientShard, ...]:
+        if self.clients_per_class is not None:
+            self.num_clients = self.clients_per_class * int(presence.any(0).sum())
         self._check_enough(np.flatnonzero(presence.any(1)))
         if self.num_clients * self.classes_per_client < (shown := int(presence.any(0).sum())):
             raise FedSegError(f'num_clients={self.num_clients} with classes_per_client={self.classes_per_client} '

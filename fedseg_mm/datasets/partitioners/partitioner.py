@@ -121,7 +121,7 @@ class Partitioner:
     def _check_enough(self, usable: np.ndarray) -> None:
         if self.num_clients > len(usable):
             raise FedSegError(f'num_clients={self.num_clients} is more than the {len(usable)} images that show a '
-                              'class: lower num_clients')
+                              'class: have fewer clients')
 
     def _draw_classes(self, shown: np.ndarray, annotators: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
         """The annotated classes of one client, ascending."""

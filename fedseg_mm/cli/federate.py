@@ -1,0 +1,128 @@
+"""Makes a federated config of any MMSegmentation config."""
+import logging
+
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
+
+from fedseg_mm.errors import FedSegError
+
+#: Keys of a schedule that are points in time.
+TIMES = ('begin', 'end', 'T_max', 'step_size', 'total_iters', 'total_steps')
+#: Losses that teach a client that every pixel is one of its annotated classes.
+CROSS_ENTROPIES = ('CrossEntropyLoss', 'OhemCrossEntropy')
+
+
+def federate_plain(cfg: Config, federation: Config) -> None:
+    """Have a plain config train in federated rounds, in place, and say what changed.
+
+    Args:
+        cfg (Config): A config that trains by iterations or epochs.
+        federation (Config): ``federated``, ``train_cfg`` with ``max_rounds``
+            and, if cross-entropy in the heads is to be replaced,
+            ``head_loss``.
+
+    Raises:
+        FedSegError: The federation lacks a section.
+    """
+    for key in ('federated', 'train_cfg'):
+        if key not in federation:
+            raise FedSegError(f'{federation.filename} has no `{key}`: take a file of configs/_base_/federated/ or '
+                              'write one like it')
+    federation = Config(dict(federation._cfg_dict), filename=federation.filename)
+    changes = []
+    head_loss = federation._cfg_dict.pop('head_loss', None)
+    before = cfg.get('train_cfg') or {}
+    length = before.get('max_iters') or before.get('max_epochs')
+    rounds = federation.train_cfg.get('max_rounds')
+    if not isinstance(rounds, int) or rounds < 1:
+        raise FedSegError(f'{federation.filename}: train_cfg.max_rounds must be an integer of at least 1, but is '
+                          f'{rounds!r}')
+    for key in federation._cfg_dict:
+        cfg._cfg_dict.pop(key, None)
+    cfg.merge_from_dict(federation._cfg_dict.to_dict())
+    imports = cfg.get('custom_imports') or dict(imports=[])
+    cfg.custom_imports = dict(imports=list(dict.fromkeys(['fedseg_mm', *imports['imports']])),
+                              allow_failed_imports=False)
+    if not cfg.get('randomness'):
+        cfg.randomness = dict(seed=0)
+    if length and before.get('type') != 'FederatedTrainLoop':
+        unit = 'iterations' if before.get('max_iters') else 'epochs'
+        changes.append(f'{length} {unit} became {rounds} rounds')
+        changes += _scale_schedules(cfg, rounds / length)
+        changes += _scale_hooks(cfg, rounds / length)
+    if head_loss is not None:
+        changes += _replace_losses(cfg.model, head_loss)
+    sampler = (cfg.get('train_dataloader') or {}).pop('sampler', None)
+    if sampler is not None:
+        changes.append(f'the clients\' own sampling replaced {sampler["type"]}')
+    for change in changes:
+        print_log(f'--federated: {change}.', 'current', level=logging.INFO)
+
+
+def _scaled(value: int, ratio: float) -> int:
+    return max(1, round(value * ratio)) if value > 0 else value
+
+
+def _scale_schedules(cfg: Config, ratio: float) -> list[str]:
+    """Schedules by iteration or epoch become schedules by round."""
+    schedules, changes = [], []
+    given = cfg.get('param_scheduler') or []
+    for schedule in [given] if isinstance(given, dict) else given:
+        schedule = dict(schedule)
+        schedule.pop('convert_to_iter_based', None)
+        old = schedule.get('begin', 0), schedule.get('end')
+        for key in TIMES:
+            if isinstance(schedule.get(key), int):
+                schedule[key] = _scaled(schedule[key], ratio)
+        if 'milestones' in schedule:
+            schedule['milestones'] = [_scaled(value, ratio) for value in schedule['milestones']]
+        schedule['by_epoch'] = True
+        begin, end = schedule.get('begin', 0), schedule.get('end')
+        span = f'{old[0]} to {old[1]}' if old[1] is not None else f'{old[0]} on'
+        if end is not None and end - begin < 2 and schedule['type'] != 'ConstantLR':
+            changes.append(f'{schedule["type"]} ({span}) is shorter than two rounds and was left out')
+            continue
+        schedules.append(schedule)
+        changes.append(f'{schedule["type"]} ({span}) goes from round {begin} to {"the last" if end is None else end}')
+    cfg.param_scheduler = schedules
+    return changes
+
+
+def _scale_hooks(cfg: Config, ratio: float) -> list[str]:
+    """Hooks that count iterations count rounds."""
+    changes = []
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    checkpoint = dict(hooks.get('checkpoint') or dict(type='CheckpointHook'))
+    old = checkpoint.get('interval', 1)
+    checkpoint.update(by_epoch=True, interval=_scaled(old, ratio), filename_tmpl='round_{}.pth')
+    checkpoint.setdefault('max_keep_ckpts', 2)
+    hooks.checkpoint = checkpoint
+    changes.append(f'a checkpoint is written every {checkpoint["interval"]} rounds instead of every {old}')
+    hooks.logger = dict(type='RoundLoggerHook', interval=1)
+    cfg.log_processor = dict(type='RoundLogProcessor')
+    for hook in cfg.get('custom_hooks') or []:
+        if hook['type'] != 'EMAHook':
+            continue
+        for key in ('begin_iter', 'begin_epoch'):
+            if hook.get(key):
+                hook[key] = _scaled(hook[key], ratio)
+        changes.append('EMAHook averages the global model once per round, with the momentum that was meant for '
+                       'iterations: raise it if it should forget as fast')
+    return changes
+
+
+def _replace_losses(value, head_loss: dict, path: str = 'model') -> list[str]:
+    """Put ``head_loss`` in the place of every cross-entropy over classes, with its weights."""
+    changes = []
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    for key, item in items:
+        here = f'{path}.{key}'
+        if not isinstance(item, dict) or item.get('type') not in CROSS_ENTROPIES:
+            changes += _replace_losses(item, head_loss, here)
+        elif item.get('use_sigmoid') or item.get('use_mask'):
+            changes.append(f'{here} stays a binary cross-entropy')
+        else:
+            kept = {name: item[name] for name in ('loss_weight', 'class_weight', 'loss_name') if name in item}
+            value[key] = ConfigDict({**head_loss, **kept})
+            changes.append(f'{here}: {head_loss["type"]} replaced {item["type"]}')
+    return changes
