@@ -5,6 +5,7 @@ one changes nothing where it is not needed, and nothing in site-packages.
 """
 import importlib.metadata
 import importlib.util
+import logging
 import pickle
 import re
 import sys
@@ -17,7 +18,7 @@ from urllib.error import URLError
 
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from fedseg_mm.errors import FedSegError
@@ -26,6 +27,11 @@ __all__ = ['load_weights_only', 'restore_history', 'to_plain']
 
 INSTALL_MMCV = ("install one of them: `pip install mmcv-lite==2.1.0` (no compiled ops, enough for nearly every "
                 'model) or `pip install mmcv==2.1.0` (with compiled ops)')
+#: How MMEngine reports what does not fit when a checkpoint is loaded.
+MISFIT = 'The model and loaded state dict do not match exactly'
+SIZE_MISMATCH = re.compile(r'size mismatch for (\S+): copying a param with shape torch\.Size\((.*)\) from checkpoint, '
+                           r'the shape in current model is torch\.Size\((.*)\)\.')
+MISSING, UNEXPECTED = 'missing keys in source state_dict: ', 'unexpected key in source state_dict: '
 
 
 # --- mmcv-lite has no compiled ops, but mmseg imports them ------------------
@@ -129,8 +135,8 @@ def _weights_only(source: str) -> Iterator[None]:
             yield
     except URLError as error:
         raise FedSegError(f'{source} cannot be downloaded ({error.reason}): put the file into '
-                          f'{torch.hub.get_dir()}/checkpoints, or train from scratch with --cfg-options '
-                          'model.pretrained=None') from error
+                          f'{torch.hub.get_dir()}/checkpoints, or do without it, with --cfg-options load_from=None, '
+                          'model.pretrained=None or model.backbone.init_cfg=None') from error
     except pickle.UnpicklingError as error:
         asked = re.search(r'GLOBAL ([\w.]+)', str(error))
         if asked is not None:
@@ -159,7 +165,11 @@ def load_weights_only(filename: str, map_location=None) -> dict:
     if not path.is_file():
         raise FedSegError(f'there is no checkpoint {filename}')
     with _weights_only(filename):
-        return torch.load(path, map_location=map_location, weights_only=True)
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    if not isinstance(checkpoint, dict):
+        raise FedSegError(f'{filename} is no checkpoint: it holds a {type(checkpoint).__name__} instead of weights by '
+                          'name')
+    return checkpoint
 
 
 def _load_url(url: str, model_dir=None, map_location=None, progress=True, **kwargs) -> dict:
@@ -167,6 +177,29 @@ def _load_url(url: str, model_dir=None, map_location=None, progress=True, **kwar
     kwargs['weights_only'] = True
     with _weights_only(url):
         return torch.hub.load_state_dict_from_url(url, model_dir, map_location, progress, **kwargs)
+
+
+def _what_did_not_fit(report: str) -> str:
+    """MMEngine's report of a checkpoint that does not fit the model, as one sentence; unknown lines stay."""
+    shapes, others = [], []
+    for line in filter(None, report.splitlines()[1:]):
+        if (sizes := SIZE_MISMATCH.fullmatch(line)) is not None:
+            name, theirs, ours = sizes.groups()
+            shapes.append(f'{name} is {theirs} in the checkpoint and {ours} in the model')
+        elif line.startswith(MISSING):
+            others.append(f'the checkpoint lacks {line[len(MISSING):]}')
+        elif line.startswith(UNEXPECTED):
+            others.append(f'the model lacks {line[len(UNEXPECTED):]}')
+        else:
+            others.append(line.strip())
+    return f'What fits is loaded from the checkpoint, and the rest is skipped: {"; ".join(shapes + others)}.'
+
+
+def _report_in_one_sentence(message, logger=None, level=logging.INFO) -> None:
+    """``print_log`` for MMEngine's checkpoints; also what it only prints goes into the run's log."""
+    if isinstance(message, str) and message.startswith(MISFIT):
+        message, logger = _what_did_not_fit(message), logger or 'current'
+    print_log(message, logger, level)
 
 
 def _load_checkpoints_safely() -> None:
@@ -178,6 +211,7 @@ def _load_checkpoints_safely() -> None:
 
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
     mmengine.runner.checkpoint.load_url = _load_url
+    mmengine.runner.checkpoint.print_log = _report_in_one_sentence
 
 
 def _plain(value):

@@ -1,5 +1,6 @@
 """Every config builds: model, optimizer, federation."""
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
@@ -8,7 +9,8 @@ from mmseg.registry import MODELS, TRANSFORMS
 from fedseg_mm.cli.train import federate
 from fedseg_mm.datasets import CamVidDataset
 from fedseg_mm.models import BackCELoss
-from fedseg_mm.registry import PARTITIONERS
+from fedseg_mm.registry import ALGORITHMS, PARTITIONERS
+from fedseg_mm.structures import Federation
 from tests.conftest import ROOT
 
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob('configs/[!_]*/*.py'))
@@ -27,10 +29,11 @@ def test_config_builds(path):
     for schedule in cfg.param_scheduler:
         PARAM_SCHEDULERS.build({**schedule, 'optimizer': wrapper})
     partitioner = PARTITIONERS.build(cfg.federated.partitioner)
+    ALGORITHMS.build(cfg.federated.algorithm)
     losses = [module for module in model.modules() if isinstance(module, BackCELoss)]
     heads = [module for name, module in model.named_modules() if hasattr(module, 'conv_seg')]
-    assert len(losses) == (0 if path.endswith('_ce.py') or 'centralised' in path else len(heads))
-    for name, classes in (('camvid', 11), ('cityscapes', 19)):
+    assert len(losses) == (0 if path.endswith('_ce.py') else len(heads))
+    for name, classes in (('camvid', 11), ('cityscapes', 19), ('voc', 20), ('ade20k', 150)):
         if name in path:
             assert {head.num_classes for head in heads} == {classes}
     if 'noniid' in path:
@@ -44,7 +47,7 @@ def test_config_builds(path):
 
 @pytest.mark.parametrize('split', [1, 2])
 @pytest.mark.parametrize('model', ['upernet_camvid160x120', 'bisenetv2_camvid', 'deeplabv3_cityscapes'])
-def test_rows_differ_in_the_loss_alone(model, split):
+def test_cross_entropy_and_back_ce_differ_in_the_loss_alone(model, split):
     rows = [Config.fromfile(ROOT / f'configs/fedavg/{model}_noniid{split}_{row}.py') for row in ('ce', 'backce')]
     for cfg in rows:
         cfg.pop('loss', None)
@@ -54,16 +57,38 @@ def test_rows_differ_in_the_loss_alone(model, split):
     assert rows[0].to_dict() == rows[1].to_dict()
 
 
+@pytest.mark.parametrize('method', ['fedprox', 'feddyn', 'moon', 'fedseg'])
+def test_methods_differ_in_the_algorithm_alone(method):
+    """72 configs in the paper's settings and 12 in those of a CPU core: each method has all data sets and splits."""
+    stems = {path.split('/')[-1].removesuffix('_backce.py') for path in CONFIGS if path.endswith('_backce.py')}
+    stems -= {'deeplabv3_own_folder', 'upernet_streetscenes_noniid1'}
+    assert stems == {path.split('/')[-1].removesuffix('.py') for path in CONFIGS if f'/{method}/' in path}
+    assert len(stems) == 14
+    for stem in stems:
+        rows = [Config.fromfile(ROOT / path) for path in (f'configs/{method}/{stem}.py',
+                                                          f'configs/fedavg/{stem}_backce.py')]
+        types = [cfg.federated.pop('algorithm').type for cfg in rows]
+        assert types[0].lower() == method and types[1] == 'FedAvg'
+        assert rows[0].to_dict() == rows[1].to_dict()
+
+
 def test_settings_of_the_paper():
     """facts: 22 and 152 clients, 5 per round, 2 local epochs, batches of 8, 800 and 1500 rounds, learning rates."""
-    for path, clients, rounds in (('fedseg/bisenetv2_camvid_noniid1.py', 22, 800),
-                                  ('fedseg/deeplabv3_cityscapes_noniid1.py', 152, 1500)):
+    for path, clients, rounds, weight in (('fedseg/bisenetv2_camvid_noniid1.py', 22, 800, 1.0),
+                                          ('fedseg/deeplabv3_cityscapes_noniid1.py', 152, 1500, 1.0),
+                                          ('fedseg/bisenetv2_voc.py', 60, 1200, 0.1),
+                                          ('fedseg/deeplabv3_ade20k.py', 450, 800, 1.0)):
         cfg = Config.fromfile(ROOT / 'configs' / path)
         assert cfg.federated.partitioner.num_clients == clients and cfg.train_cfg.max_rounds == rounds
         assert cfg.federated.clients_per_round == 5 and cfg.federated.local_epochs == 2
         assert cfg.train_dataloader.batch_size == 8 and cfg.train_dataloader.drop_last
         assert cfg.train_cfg.val_interval == 20
         model = MODELS.build({**cfg.model, 'pretrained': None})
+        algorithm = ALGORITHMS.build(cfg.federated.algorithm)
+        algorithm.setup(model, Federation(clients, model.num_classes, seed=0))
+        assert algorithm.contrast.loss_weight == weight and algorithm.contrast.temperature == 0.07
+        assert algorithm.contrast.max_anchors == 4096 and algorithm.threshold == 0.8 and algorithm.start_round == 1
+        assert model.projection_head(torch.zeros(1, model.decode_head.channels, 2, 2)).shape == (1, 256, 2, 2)
         wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         for group in wrapper.optimizer.param_groups:

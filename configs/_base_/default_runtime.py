@@ -21,5 +21,6 @@ default_hooks = dict(
         type='CheckpointHook', interval=10, by_epoch=True, filename_tmpl='round_{}.pth', max_keep_ckpts=2,
         save_best='mIoU'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='SegVisualizationHook'))
+    visualization=dict(type='SegVisualizationHook'),
+    mean_evaluation=dict(type='MeanEvaluationHook'))
 tta_model = dict(type='SegTTAModel')

@@ -1,2 +1,3 @@
-# FedSeg, CamVid non-IID1, BiSeNetV2. For now this is FedAvg with BackCE: the contrastive part is not built yet.
+# FedSeg, CamVid non-IID1, BiSeNetV2.
 _base_ = '../fedavg/bisenetv2_camvid_noniid1_backce.py'
+federated = dict(algorithm=dict(type='FedSeg'))

@@ -1,3 +1,3 @@
-# FedSeg, Cityscapes non-IID1, DeepLabV3 with ResNet-50. For now this is FedAvg with BackCE: the contrastive part is not
-# built yet.
+# FedSeg, Cityscapes non-IID1, DeepLabV3 with ResNet-50.
 _base_ = '../fedavg/deeplabv3_cityscapes_noniid1_backce.py'
+federated = dict(algorithm=dict(type='FedSeg'))

@@ -111,16 +111,18 @@ def _scale_hooks(cfg: Config, ratio: float) -> list[str]:
     return changes
 
 
-def _replace_losses(value, head_loss: dict, path: str = 'model') -> list[str]:
+def _replace_losses(value, head_loss: dict, path: str = 'model', head: dict | None = None) -> list[str]:
     """Put ``head_loss`` in the place of every cross-entropy over classes, with its weights."""
     changes = []
+    if isinstance(value, dict) and 'num_classes' in value:
+        head = value
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
     for key, item in items:
         here = f'{path}.{key}'
         if not isinstance(item, dict) or item.get('type') not in CROSS_ENTROPIES:
-            changes += _replace_losses(item, head_loss, here)
-        elif item.get('use_sigmoid') or item.get('use_mask'):
-            changes.append(f'{here} stays a binary cross-entropy')
+            changes += _replace_losses(item, head_loss, here, head)
+        elif head is not None and (head.get('out_channels') == 1 or head.get('type') == 'STDCHead'):
+            changes.append(f'{here} stays {item["type"]}, because its head does not tell classes apart')
         else:
             kept = {name: item[name] for name in ('loss_weight', 'class_weight', 'loss_name') if name in item}
             value[key] = ConfigDict({**head_loss, **kept})

@@ -4,6 +4,7 @@ from .clients_val_loop import ClientsValLoop
 from .federated_hook import FederatedHook
 from .federated_loop import FederatedTrainLoop
 from .local_trainer import LocalTrainer
+from .mean_evaluation_hook import MeanEvaluationHook
 from .optim_wrapper_constructor import FlatNoDecayConstructor
 from .round_log_processor import RoundLogProcessor
 from .round_logger_hook import RoundLoggerHook
@@ -11,5 +12,6 @@ from .round_progress_hook import RoundProgressHook
 
 __all__ = [
     'ClientSampler', 'ClientStateStore', 'ClientsValLoop', 'FederatedHook', 'FederatedTrainLoop',
-    'FlatNoDecayConstructor', 'LocalTrainer', 'RoundLogProcessor', 'RoundLoggerHook', 'RoundProgressHook'
+    'FlatNoDecayConstructor', 'LocalTrainer', 'MeanEvaluationHook', 'RoundLogProcessor', 'RoundLoggerHook',
+    'RoundProgressHook'
 ]

@@ -2,6 +2,7 @@
 import copy
 from collections.abc import Mapping
 from functools import cached_property
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,13 @@ class FrozenModel:
         return copy.deepcopy(self._model).eval().requires_grad_(False)
 
     @cached_property
+    def _names(self) -> list[str]:
+        """What is to be replaced, each tensor under one of its names (heads may share modules)."""
+        named = chain(self.module.named_parameters(), self.module.named_buffers())
+        persistent = self.module.state_dict().keys()
+        return [name for name, _ in named if name in persistent]
+
+    @cached_property
     def _features(self) -> PixelFeatures:
         return PixelFeatures(self.module)
 
@@ -46,7 +54,8 @@ class FrozenModel:
             (N, C, h, w), both at the resolution of the classifier.
         """
         with self._features.caught():
-            functional_call(self.module, dict(weights), (images, ), dict(mode='tensor'))
+            own = {name: weights[name] for name in self._names}
+            functional_call(self.module, own, (images, ), dict(mode='tensor'))
             return self._features.take()
 
     @torch.no_grad()

@@ -4,5 +4,10 @@ optim_wrapper = dict(
     type='OptimWrapper',
     constructor='FlatNoDecayConstructor',
     optimizer=dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=5e-4),
-    paramwise_cfg=dict(custom_keys={'decode_head': dict(lr_mult=10.), 'auxiliary_head': dict(lr_mult=10.)}))
+    paramwise_cfg=dict(
+        custom_keys={
+            'decode_head': dict(lr_mult=10.),
+            'auxiliary_head': dict(lr_mult=10.),
+            'projection_head': dict(lr_mult=10.)
+        }))
 param_scheduler = [dict(type='MultiStepLR', milestones=[1000], gamma=0.1, by_epoch=True)]

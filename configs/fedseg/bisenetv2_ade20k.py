@@ -1,0 +1,3 @@
+# FedSeg, ADE20K, BiSeNetV2.
+_base_ = '../fedavg/bisenetv2_ade20k_backce.py'
+federated = dict(algorithm=dict(type='FedSeg'))

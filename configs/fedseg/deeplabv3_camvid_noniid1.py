@@ -1,0 +1,3 @@
+# FedSeg, CamVid non-IID1, DeepLabV3 with ResNet-50.
+_base_ = '../fedavg/deeplabv3_camvid_noniid1_backce.py'
+federated = dict(algorithm=dict(type='FedSeg'))

@@ -1,0 +1,166 @@
+"""A checkpoint of a training becomes one for MMSegmentation's model zoo."""
+import argparse
+import hashlib
+import io
+import os
+import shlex
+from collections import OrderedDict
+from pathlib import Path
+
+import mmengine
+import mmseg
+import torch
+from torch import Tensor
+
+from fedseg_mm import __version__
+from fedseg_mm.cli.common import one_sentence_errors
+from fedseg_mm.compat import load_weights_only, to_plain
+from fedseg_mm.errors import FedSegError
+
+EPILOG = """\
+examples:
+  beside it           python tools/fed_publish.py work_dirs/CONFIG/round_70.pth
+  into a folder       python tools/fed_publish.py work_dirs/CONFIG/round_70.pth --out published
+  by another name     python tools/fed_publish.py work_dirs/CONFIG/round_70.pth --out published/fedseg_camvid.pth
+
+Written is round_70-HASH.pth, with the first 8 digits of the file's SHA-256, as in MMSegmentation's model zoo. It holds
+the segmentor's weights, the names and colours of the classes, and versions. It does not hold what a training needs and
+others should not get: the optimizer, logs, the config with its paths, the partition, the method's own state and parts
+of the model, such as FedSeg's projection head. MMSegInferencer, mmseg.apis.init_model, tools/test.py and load_from take
+it, with fedseg_mm or without; it loads with torch.load(weights_only=True)."""
+
+#: What methods add to the model for training only.
+TRAINING_ONLY = ('projection_head.', )
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='fed_publish', description="Write a checkpoint's segmentor as a plain MMSegmentation checkpoint.",
+        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('checkpoint', type=Path, help='checkpoint file, e.g. work_dirs/CONFIG/round_70.pth')
+    parser.add_argument('--out', type=Path, metavar='FOLDER_OR_FILE',
+                        help="folder, or file name ending in .pth to which the hash is added (default: the checkpoint's "
+                        'folder and name)')
+    return parser.parse_args(argv)
+
+
+def segmentor_weights(checkpoint: dict, source: Path) -> OrderedDict[str, Tensor]:
+    """The weights that the plain segmentor has, under its names.
+
+    Each tensor is a copy: one that is a view would bring all of its storage
+    into the file.
+
+    Args:
+        checkpoint (dict): A checkpoint of MMEngine.
+        source (Path): Its file, for errors.
+
+    Raises:
+        FedSegError: It holds no weights by name.
+    """
+    if not isinstance(checkpoint.get('state_dict'), dict):
+        raise FedSegError(f'{source} has no `state_dict`: name a checkpoint of a training, e.g. '
+                          'work_dirs/CONFIG/round_70.pth')
+    weights = OrderedDict((name.removeprefix('module.'), tensor) for name, tensor in checkpoint['state_dict'].items())
+    kept = OrderedDict((name, tensor.detach().clone()) for name, tensor in weights.items()
+                       if isinstance(tensor, Tensor) and not name.startswith(TRAINING_ONLY))
+    if not kept:
+        raise FedSegError(f'the `state_dict` of {source} holds no weights of a segmentor')
+    return kept
+
+
+def plain_meta(meta: dict | None) -> dict:
+    """Classes, their colours and versions; the rest of a training's meta names paths, seeds and times.
+
+    Args:
+        meta (dict, optional): Of MMEngine, or of MMSegmentation before 1.0.
+    """
+    meta = meta or {}
+    # not the training's: MMEngine adds the commit of whatever repository it ran in
+    versions = dict(mmengine_version=mmengine.__version__, mmseg_version=mmseg.__version__,
+                    fedseg_mm_version=__version__)
+    named = meta.get('dataset_meta') or {key.lower(): meta[key] for key in ('CLASSES', 'PALETTE') if key in meta}
+    classes = {key: named[key] for key in ('classes', 'palette') if named.get(key) is not None}
+    return {**versions, 'dataset_meta': classes} if classes else versions
+
+
+def target_path(source: Path, out: Path | None, digest: str) -> Path:
+    """``FOLDER/STEM-HASH8.pth``; makes the folder.
+
+    Raises:
+        FedSegError: There can be no such folder.
+    """
+    if out is None:
+        folder, stem = source.parent, source.stem
+    elif out.suffix == '.pth' and not out.is_dir():
+        folder, stem = out.parent, out.stem
+    else:
+        folder, stem = out, source.stem
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise FedSegError(f'--out {out}: {folder} cannot be a folder, as it is a file or lies in one; name a folder, '
+                          'or a file ending in .pth') from None
+    except OSError as error:
+        raise FedSegError(f'the folder {folder} cannot be made: {error.strerror}') from error
+    return folder / f'{stem}-{digest[:8]}.pth'
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a whole file or none; one of the same content stays as it is.
+
+    Raises:
+        FedSegError: There is another one of this name, or it cannot be written.
+    """
+    if path.exists():
+        if not path.is_file() or path.read_bytes() != content:
+            raise FedSegError(f'{path} exists and is another file: move it away, or name another with --out')
+        return
+    unfinished = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+    except OSError as error:
+        raise FedSegError(f'{path} cannot be written: {error.strerror}') from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def publish(source: Path, out: Path | None = None) -> Path:
+    """Write the plain checkpoint; return where it is.
+
+    Args:
+        source (Path): A checkpoint of a training.
+        out (Path, optional): Folder, or file name to which the hash is added.
+            Defaults to the checkpoint's.
+
+    Raises:
+        FedSegError: The checkpoint cannot be read, or the file not be written.
+    """
+    checkpoint = load_weights_only(str(source), map_location='cpu')
+    weights = segmentor_weights(checkpoint, source)
+    published = dict(meta=plain_meta(checkpoint.get('meta')), state_dict=weights)
+    to_plain(published)
+    buffer = io.BytesIO()  # torch writes a path's name into the file, and the hash would depend on it
+    torch.save(published, buffer)
+    content = buffer.getvalue()
+    path = target_path(source, out, hashlib.sha256(content).hexdigest())
+    write(path, content)
+    return path
+
+
+def inference_command(config: str, weights: Path) -> str:
+    """A command for the shell that paints a prediction with MMSegInferencer."""
+    code = (f'import fedseg_mm; from mmseg.apis import MMSegInferencer; MMSegInferencer({config!r}, {str(weights)!r})'
+            "('IMAGE.png', out_dir='predictions')")
+    return f'python -c "{code}"' if not set('"$`\\!') & set(code) else f'python -c {shlex.quote(code)}'
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    with one_sentence_errors('fed_publish'):
+        path = publish(args.checkpoint, args.out)
+        configs = list(args.checkpoint.parent.glob('*.py'))  # a training leaves its config there
+        config = str(configs[0]) if len(configs) == 1 else 'CONFIG.py'
+        print(f'Published:  {path} ({path.stat().st_size / 1e6:.2f} MB)\n'
+              f'Predict:    {inference_command(config, path)}\n'
+              f'Evaluate:   python tools/test.py {shlex.quote(config)} {shlex.quote(str(path))}')

@@ -1,0 +1,10 @@
+"""Command line of fedseg_mm.cli.publish; see `python tools/fed_publish.py --help`."""
+import sys
+
+try:
+    from fedseg_mm.cli.publish import main
+except ImportError as error:
+    sys.exit(f'fed_publish: {error}; see README.md, or: pip install -e ".[lite]" -c requirements/tested.txt')
+
+if __name__ == '__main__':
+    main()
