@@ -22,6 +22,8 @@ def main() -> None:
     command = sys.argv[1] if len(sys.argv) > 1 else '--help'
     if command in ('-h', '--help'):
         print(USAGE)
+    elif command == '--version':
+        print(importlib.import_module('fedseg_mm').__version__)
     elif command in COMMANDS:
         importlib.import_module(f'fedseg_mm.cli.{command}').main(sys.argv[2:])
     else:

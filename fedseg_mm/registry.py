@@ -25,7 +25,7 @@ def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
     for key in given:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-            hint = f'did you mean `{near[0]}`?' if near else f'known keys are {", ".join(known)}'
+            hint = f'did you mean `{near[0]}`?' if near else f'known keys are {", ".join(known) or "none"}'
             raise FedSegError(f'unknown key `{key}` in {where}: {hint}')
 
 
@@ -103,8 +103,8 @@ def build(registry: Registry, cfg: dict, where: str):
     if not isinstance(cfg, dict) or 'type' not in cfg:
         raise FedSegError(f'{where} must be a dict with a `type`, but is {cfg!r}')
     cls = registry.get(cfg['type']) if isinstance(cfg['type'], str) else cfg['type']
-    if cls is None:
-        near = difflib.get_close_matches(cfg['type'], registry.module_dict, n=1, cutoff=0.4)
+    if not isinstance(cls, type):
+        near = difflib.get_close_matches(str(cfg['type']), registry.module_dict, n=1, cutoff=0.4)
         hint = f'did you mean `{near[0]}`?' if near else f'known types are {", ".join(sorted(registry.module_dict))}'
         raise FedSegError(f'unknown type `{cfg["type"]}` in {where}: {hint}')
     check_arguments(cls, cfg, where)

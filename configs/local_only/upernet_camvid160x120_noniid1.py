@@ -1,5 +1,5 @@
 # The bound of no federation: every client of non-IID1 trains a model of its own; evaluated is the mean over them.
 _base_ = '../fedavg/upernet_camvid160x120_noniid1_backce.py'
 federated = dict(algorithm=dict(type='LocalOnly'))
-train_cfg = dict(val_interval=70)
+train_cfg = dict(val_interval=70, dynamic_intervals=None)
 val_cfg = dict(type='ClientsValLoop')

@@ -1,6 +1,7 @@
 """What the command line tools share: configs, checks, one-sentence errors."""
 import argparse
 import difflib
+import logging
 import os
 import os.path as osp
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mmengine.config import Config, DictAction
+from mmengine.logging import print_log
 from mmengine.utils import get_installed_path, is_installed
 from mmseg.registry import DATASETS
 
@@ -38,6 +40,10 @@ def one_sentence_errors(tool: str) -> Iterator[None]:
         yield
     except FedSegError as error:
         sys.exit(f'{tool}: {error}')
+    except AssertionError as error:
+        if 'is not in the pretrained model' not in str(error):
+            raise
+        sys.exit(f'{tool}: {error}: check the `prefix` of the init_cfg')
     except KeyError as error:
         if 'is not in the' not in str(error):
             raise
@@ -104,7 +110,11 @@ def load_config(args: argparse.Namespace) -> Config:
             near = difflib.get_close_matches(key, cfg, n=1, cutoff=0.8)
             if key not in cfg and near:
                 raise FedSegError(f'--cfg-options {option}: the config has no `{key}`, did you mean `{near[0]}`?')
-        cfg.merge_from_dict(args.cfg_options or {})
+        try:
+            cfg.merge_from_dict(args.cfg_options or {})
+        except Exception as error:  # the config's own files were read well
+            options = ' '.join(f'{key}={value}' for key, value in args.cfg_options.items())
+            raise FedSegError(f'--cfg-options {options} do not fit the config {args.config}: {error}') from error
     except FedSegError:
         raise
     except Exception as error:  # a config is code and may raise anything; the file must be named
@@ -166,6 +176,19 @@ def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
             _check_dataset(cfg[loader].get('dataset', {}), f'{loader}.dataset')
 
 
+def _warn_of_other_images(dataset, key: str, found: int) -> None:
+    """Images that a folder holds but the data set does not, because their names end in another way."""
+    folder, suffix = dataset.data_prefix.get('img_path'), getattr(dataset, 'img_suffix', None)
+    if dataset.ann_file or not suffix or not folder or not osp.isdir(folder):
+        return
+    kinds = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff')
+    others = [name for _, _, names in os.walk(folder) for name in names
+              if name.lower().endswith(kinds) and not name.endswith(suffix)]
+    if others:
+        print_log(f'{key} takes {found} images of {folder} and leaves out {len(others)} whose names do not end in '
+                  f'img_suffix={suffix!r}, such as {others[0]}.', 'current', level=logging.WARNING)
+
+
 def _check_dataset(dataset: dict, key: str) -> None:
     for i, part in enumerate(dataset.get('datasets', [])):
         _check_dataset(part, f'{key}.datasets.{i}')
@@ -187,9 +210,12 @@ def _check_dataset(dataset: dict, key: str) -> None:
         raise FedSegError(f'the file {osp.join(root, ann_file)} does not exist ({key}.ann_file)')
     if dataset.get('data_prefix'):
         try:
-            files = DATASETS.build({**dataset, 'lazy_init': True, 'pipeline': []}).load_data_list()
+            built = DATASETS.build({**dataset, 'lazy_init': True, 'pipeline': []})
+            files = built.load_data_list()
         except TypeError:
             return  # a data set of the user's own that cannot be listed before it is built
         if not files:
-            raise FedSegError(f'{key} finds no image in {root}: check its data_prefix, and its img_suffix, which must '
-                              'end the names of the images')
+            folder = osp.join(root, dataset['data_prefix'].get('img_path', ''))
+            raise FedSegError(f'{key} finds no image ending in {getattr(built, "img_suffix", "")} in {folder}: check '
+                              'its data_prefix, and its img_suffix, which must end the names of the images')
+        _warn_of_other_images(built, key, len(files))

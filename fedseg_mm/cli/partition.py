@@ -15,8 +15,10 @@ from fedseg_mm.cli.common import (
     one_sentence_errors,
 )
 from fedseg_mm.datasets import PartitionSummary
+from fedseg_mm.engine import ClientSampler
 from fedseg_mm.engine.federated_hook import build_partitioner
 from fedseg_mm.errors import FedSegError
+from fedseg_mm.registry import ALGORITHMS, build
 from fedseg_mm.visualization import draw_partition
 
 EPILOG = """\
@@ -56,6 +58,8 @@ def main(argv: list[str] | None = None) -> None:
         loader = cfg.train_dataloader
         summary = PartitionSummary.of_dataset(DATASETS.build(loader.dataset), partitioner, loader.get('num_workers', 0))
 
+        build(ALGORITHMS, federated.get('algorithm') or dict(type='FedAvg'), 'federated.algorithm')
+        ClientSampler(len(summary.partition), federated['clients_per_round'])
         print(summary.client_table())
         print(summary.class_table())
         print(f'Partition {summary.partition.hash[:12]}: {len(summary.partition)} clients, '

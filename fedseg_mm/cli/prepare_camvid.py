@@ -61,7 +61,10 @@ def main(argv: list[str] | None = None) -> None:
                                   'train, trainannot, val, …')
         for split in SPLITS:
             for kind in ('img_dir', 'ann_dir'):
-                (args.target / kind / split).mkdir(parents=True, exist_ok=True)
+                try:
+                    (args.target / kind / split).mkdir(parents=True, exist_ok=True)
+                except OSError as error:
+                    raise FedSegError(f'the target {args.target} cannot be written: {error.strerror}') from error
         for split, path in track(images, 'CamVid'):
             label = read_label(args.source / f'{split}annot' / path.name)
             Image.fromarray(label).save(args.target / 'ann_dir' / split / path.name)

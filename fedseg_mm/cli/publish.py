@@ -39,8 +39,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkpoint', type=Path, help='checkpoint file, e.g. work_dirs/CONFIG/round_70.pth')
     parser.add_argument('--out', type=Path, metavar='FOLDER_OR_FILE',
-                        help="folder, or file name ending in .pth to which the hash is added (default: the checkpoint's "
-                        'folder and name)')
+                        help='folder, or file name ending in .pth to which the hash is added (default: those of '
+                        'the checkpoint)')
     return parser.parse_args(argv)
 
 

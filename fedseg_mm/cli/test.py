@@ -2,9 +2,11 @@
 import argparse
 
 from mmengine.config import Config
-from mmengine.runner import Runner
+from mmengine.runner import CheckpointLoader, Runner
+from torch import nn
 
 from fedseg_mm.cli.common import add_common_arguments, check_data_folders, load_config, one_sentence_errors
+from fedseg_mm.engine.federated_hook import check_evaluation
 from fedseg_mm.errors import FedSegError
 
 EPILOG = """\
@@ -51,6 +53,24 @@ def use_tta(cfg: Config) -> None:
     cfg.model = dict(**cfg.tta_model, module=cfg.model)
 
 
+def check_checkpoint(model: nn.Module, checkpoint: str) -> None:
+    """Refuse weights of another model, whose place MMEngine would leave to the initial ones.
+
+    Raises:
+        FedSegError: The model has weights that the checkpoint lacks, or of
+            another shape.
+    """
+    content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
+    weights = content.get('state_dict', content)
+    weights = {name.removeprefix('module.'): weight for name, weight in weights.items()}
+    wrong = [name for name, weight in model.state_dict().items() if not name.endswith('num_batches_tracked') and (
+        name not in weights or weights[name].shape != weight.shape)]
+    if wrong:
+        raise FedSegError(f'the checkpoint {checkpoint} is not of this model: {len(wrong)} of the weights are '
+                          f'missing or of another shape, the first of them {wrong[0]}; name the config that it was '
+                          'trained with')
+
+
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with one_sentence_errors('test'):
@@ -63,4 +83,8 @@ def main(argv: list[str] | None = None) -> None:
             use_tta(cfg)
         if args.out:
             cfg.test_evaluator.update(output_dir=args.out, keep_results=True)
-        Runner.from_cfg(cfg).test()
+        runner = Runner.from_cfg(cfg)
+        check_evaluation(runner.test_dataloader)
+        if not args.tta:
+            check_checkpoint(runner.model, args.checkpoint)
+        runner.test()

@@ -101,6 +101,17 @@ def warn_of_iterations(cfg: Config) -> None:
                   'is saved.', 'current', level=logging.WARNING)
 
 
+def check_seed(cfg: Config) -> None:
+    """Refuse a seed that numpy refuses.
+
+    Raises:
+        FedSegError: It is no integer of 32 bits.
+    """
+    seed = (cfg.get('randomness') or {}).get('seed')
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32):
+        raise FedSegError(f'randomness.seed must be an integer from 0 to {2**32 - 1}, but is {seed!r}')
+
+
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with one_sentence_errors('fed_train'):
@@ -118,4 +129,10 @@ def main(argv: list[str] | None = None) -> None:
             print_log(f'--resume: there is no checkpoint in {cfg.work_dir}, training starts with round 1.', 'current',
                       level=logging.WARNING)
         warn_of_iterations(cfg)
-        Runner.from_cfg(cfg).train()
+        check_seed(cfg)
+        runner = Runner.from_cfg(cfg)
+        runner.train()
+        if cfg.resume and runner.train_loop.started_at >= runner.max_epochs:
+            print_log(f'Nothing was left to train: the checkpoint is of round {runner.train_loop.started_at} of '
+                      f'max_rounds={runner.max_epochs}; raise train_cfg.max_rounds to go on.', 'current',
+                      level=logging.WARNING)

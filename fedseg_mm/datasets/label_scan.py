@@ -159,12 +159,12 @@ def _label_loading(transforms: list) -> Iterator:
     return iter(loads_labels or [t for t in transforms if not isinstance(t, LoadImageFromFile)])
 
 
-def _read(path: str, what: str) -> Image.Image | None:
+def _read(path: str, what: str, hint: str = '') -> Image.Image | None:
     """The opened file; None where only a special loader can read its format (.npy, .tif of floats, …)."""
     try:
         return Image.open(io.BytesIO(fileio.get(path)))
     except FileNotFoundError as error:
-        raise FedSegError(f'{what} does not exist') from error
+        raise FedSegError(f'{what} does not exist{hint}') from error
     except UnidentifiedImageError as error:
         if Path(path).suffix.lower() in ('.jpg', '.jpeg', '.png', '.bmp', '.gif', '.webp'):
             raise FedSegError(f'{what} is damaged: it is no image that can be read') from error
@@ -186,7 +186,7 @@ def _image_size(path: str) -> tuple[int, int] | None:
 
 def _check_depth(path: str, image: str) -> None:
     """MMSegmentation reads labels as 8 bit, and turns 257 into 1 without a word."""
-    label = _read(path, f'the label {path} of image {image}')
+    label = _read(path, f'the label {path} of image {image}', '; a manifest of the clients may leave the image out')
     if label is not None and label.mode.startswith(('I', 'F')):
         try:
             greatest = np.asarray(label).max()

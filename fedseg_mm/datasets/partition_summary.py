@@ -123,7 +123,10 @@ class PartitionSummary:
             names = ', '.join(self.class_names[cls] for cls in absent)
             sentences.append(f'No image shows {names}: the model cannot learn it.')
         if left := len(self.class_counts) - int(sizes.sum()):
-            blank = int((~self.class_counts.any(1)).sum())
+            nobodys = np.ones(len(self.class_counts), bool)
+            nobodys[[index for shard in self.partition.clients for index in shard.indices]] = False
+            listed = 'manifest' in self.partition.made_by  # what it leaves out was not looked at
+            blank = 0 if listed else int((~self.class_counts[nobodys].any(1)).sum())
             of_these = f', {blank} because no class is in sight' if blank else ''
             belong = '1 image belongs' if left == 1 else f'{left} images belong'
             sentences.append(f'{belong} to no client{of_these}.')

@@ -19,8 +19,8 @@ class ClientSampler:
 
     def __init__(self, num_clients: int, clients_per_round: int) -> None:
         if not 1 <= clients_per_round <= num_clients:
-            raise FedSegError(f'clients_per_round={clients_per_round} must be between 1 and the {num_clients} clients '
-                              'of the federation')
+            raise FedSegError(f'federated.clients_per_round={clients_per_round} must be between 1 and the number of '
+                              f'clients of the federation, {num_clients}: change it')
         self.num_clients = num_clients
         self.clients_per_round = clients_per_round
 

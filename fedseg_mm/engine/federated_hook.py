@@ -8,11 +8,13 @@ from mmengine.dataset import BaseDataset, ConcatDataset, pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import FUNCTIONS, HOOKS
+from mmseg.models.data_preprocessor import SegDataPreProcessor
 from mmseg.models.decode_heads import PointHead, STDCHead
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import DATASETS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import DataLoader
 
 from fedseg_mm.algorithms import FedAvg
 from fedseg_mm.algorithms.fedavg import BATCH_NORM
@@ -51,6 +53,17 @@ def build_partitioner(partitioner: dict | str) -> Partitioner:
     if isinstance(partitioner, str):
         partitioner = dict(type='ManifestPartitioner', manifest=partitioner)
     return build(PARTITIONERS, partitioner, 'federated.partitioner')
+
+
+def check_evaluation(dataloader: DataLoader) -> None:
+    """Look at every image and label of an evaluation before it starts.
+
+    Raises:
+        FedSegError: A file cannot be evaluated on; names it.
+    """
+    dataset = dataloader.dataset
+    if isinstance(dataset, (BaseDataset, ConcatDataset)):  # other wrappers are no matter here
+        scan_labels(dataset, dataloader.num_workers, 'evaluation')
 
 
 @HOOKS.register_module()
@@ -139,6 +152,11 @@ class FederatedHook(Hook):
                     module.num_classes != classes):
                 raise FedSegError(f'model.{name} has num_classes={module.num_classes}, but the data set has {classes} '
                                   f'classes: set model.{name}.num_classes={classes}')
+        preprocessor = model.data_preprocessor
+        if isinstance(preprocessor, SegDataPreProcessor) and preprocessor.size is None and (
+                preprocessor.size_divisor is None):
+            raise FedSegError('model.data_preprocessor has no `size`, to which images of a batch are padded: set '
+                              "model.data_preprocessor.size to the train pipeline's crop size")
         if batch_size < 2 and any(isinstance(module, _BatchNorm) for module in model.modules()):
             raise FedSegError('batch normalisation cannot train on batches of one image: set '
                               'train_dataloader.batch_size to at least 2, or use another norm_cfg, such as GN')
@@ -158,11 +176,8 @@ class FederatedHook(Hook):
 
     def before_run(self, runner) -> None:
         """Check the evaluation's files too, before hours of training."""
-        if self.stream is None or runner.val_loop is None:
-            return
-        dataset = runner.val_dataloader.dataset
-        if isinstance(dataset, (BaseDataset, ConcatDataset)):  # other wrappers are no matter here
-            scan_labels(dataset, runner.val_dataloader.num_workers, 'evaluation')
+        if self.stream is not None and runner.val_loop is not None:
+            check_evaluation(runner.val_dataloader)
 
     def before_train(self, runner) -> None:
         """Start from the weights that were initialised, loaded or resumed."""
@@ -222,7 +237,13 @@ class FederatedHook(Hook):
         """Take the federation's state up again, if the run is resumed."""
         restore_history(checkpoint)
         state = checkpoint.get('federated')
-        if self.stream is None or not runner._resume:
+        if self.stream is None:
+            return
+        if not runner._resume:
+            names = {name.removeprefix('module.') for name in checkpoint.get('state_dict', checkpoint)}
+            if not names & runner.model.state_dict().keys():
+                raise FedSegError('load_from names a checkpoint of another model: none of its weights has the name of '
+                                  "one of this model's")
             return
         if state is None:
             raise FedSegError('the checkpoint to resume is not of a federated run: start from it with '

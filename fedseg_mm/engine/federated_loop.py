@@ -56,6 +56,7 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
         if self.federation is None:
             raise FedSegError('FederatedTrainLoop needs a FederatedHook: train with tools/fed_train.py, which makes it '
                               'of `federated = dict(...)`, or list it in `custom_hooks`')
+        self.started_at = self._epoch
         return super().run()
 
     def run_epoch(self) -> None:

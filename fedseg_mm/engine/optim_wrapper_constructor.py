@@ -1,6 +1,10 @@
 """FedSeg's parameter groups: no weight decay on one-dimensional parameters."""
+import difflib
+
 from mmengine.optim import DefaultOptimWrapperConstructor
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
+
+from fedseg_mm.errors import FedSegError
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -14,6 +18,10 @@ class FlatNoDecayConstructor(DefaultOptimWrapperConstructor):
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
+        name = optim_wrapper_cfg.get('optimizer', {}).get('type')
+        if isinstance(name, str) and OPTIMIZERS.get(name) is None:
+            near = difflib.get_close_matches(name, OPTIMIZERS.module_dict, n=1, cutoff=0.0)
+            raise FedSegError(f'unknown type `{name}` in optim_wrapper.optimizer: did you mean `{near[0]}`?')
         # MMEngine leaves everything in one group where paramwise_cfg is empty
         super().__init__(optim_wrapper_cfg, paramwise_cfg or dict(flat_decay_mult=0.))
 

@@ -42,6 +42,8 @@ def test_warnings_before_training(tiny_data, tmp_path, capsys):
 
 @pytest.mark.parametrize('changes, sentence', [
     ({'federated': None}, 'has no `federated = dict(...)`'),
+    ({'federated.clients_per_round': 9}, 'federated.clients_per_round=9 must be between 1 and'),
+    ({'federated.algorithm': dict(type='FedProxy')}, 'did you mean `FedProx`?'),
     ({'train_dataloader': None}, 'has no `train_dataloader`'),
     ({'federated.partitioner': 'nowhere.json'}, 'there is no partition manifest nowhere.json'),
     ({'federated.partitioner': dict(type='IIDPartitioner', clients=3)}, 'unknown key `clients`'),

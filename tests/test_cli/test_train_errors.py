@@ -46,12 +46,21 @@ def refuse(tool, *arguments, **environment) -> str:
     ({'train_dataloader.batch_size': 'abc'}, 'train_dataloader.batch_size must be an integer of at least 1'),
     ({'federated': 1}, 'federated must be a dict'),
     ({'model.backbone.type': 'FastCNN'}, 'FastCNN is not in the mmseg::model registry'),
-    ({'train_dataloader.dataset.img_suffix': '.jpeg'}, 'train_dataloader.dataset finds no image in'),
-    ({'val_dataloader.dataset.img_suffix': '.jpeg'}, 'val_dataloader.dataset finds no image in'),
+    ({'train_dataloader.dataset.img_suffix': '.jpeg'}, 'train_dataloader.dataset finds no image ending in .jpeg in'),
+    ({'val_dataloader.dataset.img_suffix': '.jpeg'}, 'val_dataloader.dataset finds no image ending in .jpeg in'),
     ({'train_dataloader.batchsize': 3}, 'did you mean `batch_size`?'),
     ({'train_dataloader.batch_size': 1}, 'batch normalisation cannot train on batches of one image'),
     ({'federated.partitioner.num_clients': 25}, 'num_clients=25 is more than the 24 images'),
-    ({'federated.clients_per_round': 9}, 'clients_per_round=9 must be between 1 and the 8 clients'),
+    ({'federated.clients_per_round': 9}, 'federated.clients_per_round=9 must be between 1 and the number of clients of '
+     'the federation, 8'),
+    ({'federated.partitioner': ''}, "must name a partition manifest or be a dict, but is ''"),
+    ({'federated.partitioner': 'ClassPartitioner'}, "write federated.partitioner=dict(type='ClassPartitioner', ...)"),
+    ({'federated.partitioner.type': 5}, 'unknown type `5` in federated.partitioner'),
+    ({'federated.partitioner.seed': 2**32}, '`seed` of ClassPartitioner must be below'),
+    ({'randomness.seed': -1}, 'randomness.seed must be an integer from 0'),
+    ({'optim_wrapper.optimizer.type': 'Sgd', 'optim_wrapper.constructor': 'FlatNoDecayConstructor'},
+     'unknown type `Sgd` in optim_wrapper.optimizer: did you mean `SGD`?'),
+    ({'model.data_preprocessor.size': None}, 'model.data_preprocessor has no `size`'),
     ({'federated.clients_per_round': 0}, 'federated.clients_per_round must be an integer of at least 1'),
     ({'federated.local_epochs': 1.5}, 'federated.local_epochs must be an integer'),
     ({'federated.partitioner.classes_per_client': 5}, 'classes_per_client=5 is more than the 4 classes'),
@@ -112,6 +121,42 @@ def test_checkpoint_of_test(tiny_data, tmp_path):
     assert 'there is no checkpoint none.pth' in refuse('test', config, 'none.pth')
     (tmp_path / 'text.pth').write_text('hello')
     assert 'text.pth cannot be read' in refuse('test', config, tmp_path / 'text.pth')
+
+
+@pytest.mark.parametrize('what', ['value', 'missing', 'cut image'])
+def test_files_that_cannot_be_evaluated_on(own_data, tmp_path, what):
+    config = write_config(own_data, tmp_path, **{'train_cfg.max_rounds': 1, 'train_cfg.val_interval': 9})
+    assert run_tool('fed_train', config).returncode == 0
+    image, label = (own_data / kind / 'test' / '002.png' for kind in ('img_dir', 'ann_dir'))
+    if what == 'value':
+        cv2.imwrite(str(label), np.full((48, 64), 7, np.uint8))
+    elif what == 'missing':
+        label.unlink()
+    else:
+        image.write_bytes(image.read_bytes()[:70])
+    sentence = refuse('test', config, tmp_path / 'round_1.pth')
+    assert 'test/002.png' in sentence and ('the value 7' in sentence or what != 'value')
+
+
+def test_checkpoint_of_another_model(tiny_data, tmp_path):
+    config = write_config(tiny_data, tmp_path, **{'train_cfg.max_rounds': 1, 'train_cfg.val_interval': 9})
+    assert run_tool('fed_train', config).returncode == 0
+    sentence = refuse('test', config, tmp_path / 'round_1.pth', '--cfg-options', 'model.decode_head.channels=16')
+    assert 'round_1.pth is not of this model' in sentence and 'decode_head' in sentence
+
+
+def test_what_is_left_out_is_said(own_data, tmp_path):
+    cv2.imwrite(str(own_data / 'img_dir' / 'train' / 'more.jpg'), np.zeros((48, 64, 3), np.uint8))
+    done = run_tool('fed_partition', write_config(own_data, tmp_path))
+    assert done.returncode == 0
+    assert "and leaves out 1 whose names do not end in img_suffix='.png', such as more.jpg" in ' '.join(
+        (done.stdout + done.stderr).split())
+
+
+def test_options_that_do_not_fit_are_not_blamed_on_the_file(tiny_data, tmp_path, capsys):
+    config = write_config(tiny_data, tmp_path)
+    sentence = refuse_quickly(capsys, config, '--cfg-options', 'param_scheduler.7.type=PolyLR')
+    assert '--cfg-options param_scheduler.7.type=PolyLR do not fit the config' in sentence
 
 
 @pytest.mark.parametrize('option', ["custom_hooks=[dict(type='EMAHook',momentum=0.1)]", 'no_value'])

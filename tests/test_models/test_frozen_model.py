@@ -85,3 +85,13 @@ def test_hooks_of_the_model_stay_with_it(two):
     architecture.register_forward_hook(lambda *_: calls.append(1))
     frozen(other.state_dict(), images)
     assert not calls
+
+
+def test_modules_that_are_shared_within_the_model(two):
+    """A state_dict names their tensors twice."""
+    architecture, other, images = two
+    for model in (architecture, other):
+        model.second_name = model.decode_head.conv_seg
+    _, logits = FrozenModel(architecture)(other.state_dict(), images)
+    with torch.no_grad():
+        assert torch.equal(logits, other.eval()(images))

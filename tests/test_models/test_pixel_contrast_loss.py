@@ -98,8 +98,8 @@ def test_labels_of_any_integer_type():
 
 
 def test_loss_weight():
-    inputs = batch()
-    assert PixelContrastLoss(loss_weight=0.1)(*inputs).item() == pytest.approx(0.1 * PixelContrastLoss()(*inputs).item())
+    one, tenth = (PixelContrastLoss(loss_weight=weight)(*batch()).item() for weight in (1.0, 0.1))
+    assert tenth == pytest.approx(0.1 * one)
 
 
 @pytest.mark.parametrize('max_anchors, expected', [

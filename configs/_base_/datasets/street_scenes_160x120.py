@@ -5,7 +5,8 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackSegInputs')
 ]
-test_pipeline = [dict(type='LoadStreetScene'), dict(type='PackSegInputs')]
+# stock loading, which MMSegInferencer looks for; a file backend draws the scenes for it
+test_pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
 train_dataloader = dict(
     batch_size=4,
     num_workers=0,

@@ -42,8 +42,9 @@ class DirichletPartitioner(Partitioner):
 
     def split(self, usable, presence, image_names, rng) -> list[tuple[str, np.ndarray]]:
         if self.num_clients * self.min_images > len(usable):
-            raise FedSegError(f'num_clients={self.num_clients} with min_images={self.min_images} needs more than the '
-                              f'{len(usable)} images that show a class: lower one of them')
+            raise FedSegError(f'num_clients={self.num_clients} with min_images={self.min_images} needs '
+                              f'{self.num_clients * self.min_images} images that show a class, but there are '
+                              f'{len(usable)}: lower one of them')
         num_classes = presence.shape[1]
         shares = rng.dirichlet(np.full(self.num_clients, self.alpha), num_classes)
         only = np.eye(self.num_clients)[rng.randint(self.num_clients, size=num_classes)]

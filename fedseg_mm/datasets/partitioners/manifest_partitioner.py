@@ -67,13 +67,21 @@ class ManifestPartitioner(Partitioner):
 
     def _read(self) -> dict:
         path = Path(self.manifest)
+        if not self.manifest or path.is_dir():
+            raise FedSegError(f'federated.partitioner must name a partition manifest or be a dict, but is '
+                              f'{self.manifest!r}')
+        is_yaml = path.suffix.lower() in ('.yaml', '.yml')
         try:
             text = path.read_text(encoding='utf-8')
-            content = yaml.safe_load(text) if path.suffix in ('.yaml', '.yml') else json.loads(text)
+            content = yaml.safe_load(text) if is_yaml else json.loads(text)
         except FileNotFoundError:
-            raise FedSegError(f'there is no partition manifest {path}') from None
+            hint = (f'; for the partitioner of that name, write federated.partitioner=dict(type=\'{path}\', ...)'
+                    if str(path) in PARTITIONERS.module_dict else '')
+            raise FedSegError(f'there is no partition manifest {path}{hint}') from None
         except (OSError, ValueError, yaml.YAMLError) as error:
-            raise FedSegError(f'the partition manifest {path} cannot be read: {" ".join(str(error).split())}'
+            how = ('as YAML, in which patterns such as "*.png" need quotes' if is_yaml else
+                   'as JSON, because its name does not end in .yaml')
+            raise FedSegError(f'the partition manifest {path} cannot be read {how}: {" ".join(str(error).split())}'
                               ) from error
         if not isinstance(content, dict) or not isinstance(content.get('clients'), list) or not content['clients']:
             raise FedSegError(f'{path} is not a partition manifest: it has no list of `clients`')
@@ -82,8 +90,12 @@ class ManifestPartitioner(Partitioner):
         check_keys(content, ('format', 'hash', 'made_by', 'num_images', 'class_names', 'clients'), str(path))
         for place, client in enumerate(content['clients']):
             where = f'client {self._name(client, place)} of {path}'
-            if not isinstance(client, dict) or not client.get('images'):
+            images = client.get('images') if isinstance(client, dict) else None
+            if not images:
                 raise FedSegError(f'{where} has no `images`')
+            if not all(isinstance(entry, str) for entry in (images if isinstance(images, list) else [images])):
+                raise FedSegError(f'`images` of {where} must be a folder, a pattern, a file or a list of these, but is '
+                                  f'{images!r}')
             check_keys(client, ('client', 'images', 'classes', 'unannotated'), where)
         names = [self._name(client, place) for place, client in enumerate(content['clients'])]
         if len(set(names)) < len(names):
@@ -127,8 +139,8 @@ class ManifestPartitioner(Partitioner):
             found = [name for name in index_of if folder == './' or name.startswith(folder)]
         if not found:
             near = difflib.get_close_matches(entry, index_of, n=1) or list(index_of)[:1]
-            raise FedSegError(f'{self.manifest} names the image {entry} of client {client}, but the data set has no '
-                              f'such image; its images are named as {near[0]}')
+            raise FedSegError(f'{self.manifest} names the image or folder {entry} of client {client}, but the data '
+                              f'set has none; its images are named as {near[0]}')
         return [index_of[name] for name in found]
 
     def _classes(self, client: dict, class_names: Sequence[str], name: str) -> tuple[int, ...]:
@@ -136,7 +148,13 @@ class ManifestPartitioner(Partitioner):
         if given is None:
             return tuple(range(len(class_names)))
         given = given if isinstance(given, list) else [given]
-        check_keys(map(str, given), class_names, f'classes of client {name} of {self.manifest}')
+        for cls in map(str, given):
+            if cls not in class_names:
+                near = difflib.get_close_matches(cls, class_names, n=1, cutoff=0.4)
+                hint = (f'write [{cls}], with brackets' if ',' in cls else f'did you mean {near[0]}?' if near else
+                        f'its classes are {", ".join(class_names)}')
+                raise FedSegError(f'client {name} of {self.manifest} annotates {cls}, but the data set has no such '
+                                  f'class: {hint}')
         return tuple(sorted({list(class_names).index(str(cls)) for cls in given}))
 
     def _unannotated(self, client: dict, classes: tuple[int, ...], class_names: Sequence[str], name: str

@@ -35,6 +35,8 @@ class Partitioner:
         if classes_per_client is not None:
             self.classes_per_client = self._integer('classes_per_client', classes_per_client, 1)
         self.seed = self._integer('seed', seed, 0)
+        if self.seed >= 2**32:
+            raise FedSegError(f'`seed` of {type(self).__name__} must be below {2**32}, but is {seed}')
 
     def _integer(self, name: str, value, least: int) -> int:
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
@@ -119,6 +121,8 @@ class Partitioner:
         raise NotImplementedError
 
     def _check_enough(self, usable: np.ndarray) -> None:
+        if not len(usable):
+            raise FedSegError('no image shows a class: every label is void or unannotated')
         if self.num_clients > len(usable):
             raise FedSegError(f'num_clients={self.num_clients} is more than the {len(usable)} images that show a '
                               'class: have fewer clients')

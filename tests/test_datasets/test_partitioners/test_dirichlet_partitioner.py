@@ -49,5 +49,5 @@ def test_impossible_alphas_are_refused(alpha):
 
 
 def test_too_few_images_are_refused():
-    with pytest.raises(FedSegError, match='num_clients=40 with min_images=76 needs more than the 3000 images'):
+    with pytest.raises(FedSegError, match='min_images=76 needs 3040 images that show a class, but there are 3000'):
         held(num_clients=40, min_images=76)
