@@ -24,7 +24,8 @@ def test_there_are_configs():
 def test_config_builds(path):
     cfg = Config.fromfile(ROOT / path)
     federate(cfg)
-    model = MODELS.build({**cfg.model, 'pretrained': None})
+    with torch.device('meta'):  # names and shapes, no weights
+        model = MODELS.build({**cfg.model, 'pretrained': None})
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     for schedule in cfg.param_scheduler:
         PARAM_SCHEDULERS.build({**schedule, 'optimizer': wrapper})
@@ -83,12 +84,14 @@ def test_settings_of_the_paper():
         assert cfg.federated.clients_per_round == 5 and cfg.federated.local_epochs == 2
         assert cfg.train_dataloader.batch_size == 8 and cfg.train_dataloader.drop_last
         assert cfg.train_cfg.val_interval == 20
-        model = MODELS.build({**cfg.model, 'pretrained': None})
+        with torch.device('meta'):
+            model = MODELS.build({**cfg.model, 'pretrained': None})
         algorithm = ALGORITHMS.build(cfg.federated.algorithm)
         algorithm.setup(model, Federation(clients, model.num_classes, seed=0))
         assert algorithm.contrast.loss_weight == weight and algorithm.contrast.temperature == 0.07
         assert algorithm.contrast.max_anchors == 4096 and algorithm.threshold == 0.8 and algorithm.start_round == 1
-        assert model.projection_head(torch.zeros(1, model.decode_head.channels, 2, 2)).shape == (1, 256, 2, 2)
+        features = torch.zeros(1, model.decode_head.channels, 2, 2, device='meta')
+        assert model.projection_head(features).shape == (1, 256, 2, 2)
         wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         for group in wrapper.optimizer.param_groups:

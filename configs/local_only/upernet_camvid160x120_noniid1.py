@@ -2,4 +2,3 @@
 _base_ = '../fedavg/upernet_camvid160x120_noniid1_backce.py'
 federated = dict(algorithm=dict(type='LocalOnly'))
 train_cfg = dict(val_interval=70, dynamic_intervals=None)
-val_cfg = dict(type='ClientsValLoop')

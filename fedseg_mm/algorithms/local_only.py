@@ -13,10 +13,13 @@ class LocalOnly(FedAvg):
     """No federation: every client trains a model of its own, from the same start and in the same rounds.
 
     An evaluation is one of every client's model, and its figures are their
-    mean and spread: set ``val_cfg=dict(type='ClientsValLoop')``. The models
+    mean and spread (:class:`~fedseg_mm.engine.ClientsValLoop`). The models
     are kept on disk, in ``clients/`` of the work dir. The global model, which
     a checkpoint holds, stays the initial one.
     """
+
+    #: What tools/fed_train.py evaluates with.
+    val_loop = 'ClientsValLoop'
 
     def __init__(self) -> None:
         super().__init__()

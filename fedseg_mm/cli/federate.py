@@ -99,6 +99,7 @@ def _scale_hooks(cfg: Config, ratio: float) -> list[str]:
     hooks.checkpoint = checkpoint
     changes.append(f'a checkpoint is written every {checkpoint["interval"]} rounds instead of every {old}')
     hooks.logger = dict(type='RoundLoggerHook', interval=1)
+    hooks.mean_evaluation = dict(type='MeanEvaluationHook')
     cfg.log_processor = dict(type='RoundLogProcessor')
     for hook in cfg.get('custom_hooks') or []:
         if hook['type'] != 'EMAHook':

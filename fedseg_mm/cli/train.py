@@ -17,7 +17,7 @@ from fedseg_mm.cli.common import (
 )
 from fedseg_mm.engine import FederatedTrainLoop
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.registry import check_arguments, check_positive
+from fedseg_mm.registry import ALGORITHMS, check_arguments, check_positive
 
 EPILOG = """\
 examples:
@@ -83,6 +83,9 @@ def federate(cfg: Config) -> None:
                           'max_rounds=..., val_interval=...)')
     check_arguments(FederatedTrainLoop, dict(runner=None, dataloader=None, **train_cfg), 'train_cfg')
     check_positive('train_cfg.max_rounds', train_cfg['max_rounds'])
+    algorithm = ALGORITHMS.get((federated.get('algorithm') or {}).get('type', 'FedAvg'))
+    if cfg.get('val_cfg') and getattr(algorithm, 'val_loop', None):
+        cfg.val_cfg = dict(type=algorithm.val_loop)
     own = ('FederatedHook', 'RoundProgressHook')
     others = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') not in own]
     cfg.custom_hooks = [dict(type='FederatedHook', **federated), dict(type='RoundProgressHook'), *others]

@@ -180,7 +180,7 @@ def test_the_readmes_own_federation_and_method(tmp_path):
     assert config.startswith('# my_config.py') and method.startswith('# my_method.py')
     (tmp_path / 'my_config.py').write_text(config)
     (tmp_path / 'my_method.py').write_text(method)
-    (tmp_path / 'own.py').write_text(config.replace("'FedAvg'", "'UniformFedAvg'") +
+    (tmp_path / 'own.py').write_text(config.replace("'FedAvg'", "'NearEmbeddings'") +
                                      "custom_imports = dict(imports=['fedseg_mm', 'my_method'])\n")
     small = ['train_dataloader.dataset.data_root=cityscapes',
              'val_dataloader.dataset.data_root=cityscapes', 'val_dataloader.num_workers=0',
@@ -193,6 +193,7 @@ def test_the_readmes_own_federation_and_method(tmp_path):
                         PYTHONPATH='.')
         assert done.returncode == 0, done.stdout + done.stderr
         assert (tmp_path / name / 'round_1.pth').exists()
+        assert ('loss_near: ' in done.stdout) == (name == 'own')
 
 
 def test_the_cityscapes_config_trains_and_evaluates(tmp_path):
