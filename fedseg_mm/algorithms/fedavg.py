@@ -50,7 +50,7 @@ class FedAvg:
         self.batch_norm = batch_norm
         self.mean = WeightedMean()
         self.weights: dict[str, Tensor] = {}
-        self.trained: list[str] = []
+        self.trained: list[str] = []  # the shared parameters
         self.federation: Federation | None = None
 
     # --- before training ----------------------------------------------------
@@ -69,7 +69,9 @@ class FedAvg:
     def start(self, model: nn.Module) -> None:
         """Take the model's weights, initial or resumed, as the global model."""
         self.weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        self.trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        own = set(self.own_names(model))
+        self.trained = [name for name, parameter in model.named_parameters()
+                        if parameter.requires_grad and name not in own]
 
     # --- at the client ------------------------------------------------------
     def is_shared(self, name: str, module: nn.Module) -> bool:
@@ -82,6 +84,11 @@ class FedAvg:
         if self.batch_norm in ('average', 'recalibrate') or not isinstance(module, _BatchNorm):
             return True
         return self.batch_norm == 'local_statistics' and name in ('weight', 'bias')
+
+    def own_names(self, model: nn.Module) -> list[str]:
+        """Names of the parameters and buffers that are not shared."""
+        return [f'{prefix}.{name}' if prefix else name for prefix, module in model.named_modules()
+                for name in _names_of(module) if not self.is_shared(name, module)]
 
     def surveys(self, round: int) -> bool:
         """Whether clients look at all their images before training (``context.survey``)."""
@@ -140,6 +147,13 @@ class FedAvg:
 
     def load_state_dict(self, state: dict) -> None:
         """Restore :meth:`state_dict`, after :meth:`start`."""
+
+
+def _names_of(module: nn.Module) -> list[str]:
+    """The parameters and persistent buffers that a module itself owns."""
+    buffers = [name for name, _ in module.named_buffers(recurse=False)
+               if name not in module._non_persistent_buffers_set]
+    return [name for name, _ in module.named_parameters(recurse=False)] + buffers
 
 
 @torch.no_grad()

@@ -44,7 +44,7 @@ class PooledShard(ClientShard):
     parts: tuple[ClientShard, ...] = ()
 
     def images(self) -> list[tuple[int, tuple[int, ...], int | None]]:
-        return [image for part in self.parts for image in part.images()]
+        return sorted((image for part in self.parts for image in part.images()), key=lambda image: image[0])
 
 
 @dataclass(frozen=True)

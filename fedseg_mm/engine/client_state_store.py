@@ -69,6 +69,8 @@ class ClientStateStore:
         self.checkpointed = rounds
         if rounds == 0:
             shutil.rmtree(self.folder, ignore_errors=True)
+        for path in self.folder.glob('*/*.tmp'):  # of a save that was killed
+            path.unlink()
         for path in self.folder.glob('*/round_*.pth'):
             if int(path.stem.split('_')[1]) > rounds:
                 path.unlink()

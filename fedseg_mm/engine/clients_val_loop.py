@@ -39,7 +39,8 @@ class ClientsValLoop(ValLoop):
                 runner.model.eval()
                 for place, batch in enumerate(self.dataloader):
                     self.run_iter(place, batch)
-                figures.append(dict(self.evaluator.evaluate(len(self.dataloader.dataset))))
+                evaluated = self.evaluator.evaluate(len(self.dataloader.dataset))
+                figures.append({name: float(value) for name, value in evaluated.items()})
                 runner.logger.info(f'Client {client}: ' + ', '.join(
                     f'{name} {value:.2f}' for name, value in figures[-1].items()))
         metrics = {}

@@ -42,10 +42,7 @@ class LocalTrainer:
         self.seed = seed
         stream.batch_sampler.seed = seed
         self.back_ce_losses = [module for module in model.modules() if isinstance(module, BackCELoss)]
-        self.own_names = [
-            name for prefix, module in model.named_modules() for name in _tensors_of(prefix, module)
-            if not algorithm.is_shared(name.rpartition('.')[2], module)
-        ]
+        self.own_names = algorithm.own_names(model)
         self.has_batch_norm = any(isinstance(module, _BatchNorm) for module in model.modules())
         self._features = PixelFeatures(model) if self._overrides('local_loss') else None
         if self._overrides('adjust_gradients') and optim_wrapper.optimizer.defaults.get('fused'):
@@ -90,7 +87,7 @@ class LocalTrainer:
         survey = self._survey(Pass(broadcast.round, client, survey=True))
         context = ClientContext(
             client, shard.classes, len(shard.indices), broadcast, self.model, self.frozen_model, lambda: survey,
-            state=stored.get('state', {}))
+            own=frozenset(self.own_names), state=stored.get('state', {}))
         with self.optim_wrapper.optim_context(self.model):
             self.algorithm.setup_client(context)
         if self.algorithm.surveys(broadcast.round):
@@ -142,7 +139,8 @@ class LocalTrainer:
         with torch.no_grad(), self.optim_wrapper.optim_context(self.model):
             for survey in passes:
                 for images, _ in self._survey(survey):
-                    self.model(images, mode='tensor')
+                    if len(images) > 1:  # as in training: one image has no statistics where it is pooled to a pixel
+                        self.model(images, mode='tensor')
         for layer, (momentum, buffers) in zip(layers, before):
             layer.momentum = momentum
             if layer.num_batches_tracked == 0:
@@ -211,13 +209,3 @@ class LocalTrainer:
         metrics = dict(zip(sums, means))
         finite = torch.isfinite(torch.tensor([metrics.get('loss', 0.0), greatest]))
         return metrics, bool(finite.all())
-
-
-def _tensors_of(prefix: str, module: torch.nn.Module) -> Iterator[str]:
-    """Full names of the parameters and persistent buffers that a module itself owns."""
-    lead = f'{prefix}.' if prefix else ''
-    for name, _ in module.named_parameters(recurse=False):
-        yield lead + name
-    for name, _ in module.named_buffers(recurse=False):
-        if name not in module._non_persistent_buffers_set:
-            yield lead + name

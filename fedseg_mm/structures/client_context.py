@@ -39,6 +39,8 @@ class ClientContext:
         survey (Callable): Yields images (N, 3, H, W) and labels (N, H, W) of
             all of the client's images, batch by batch; there for methods
             whose ``surveys(round)`` is True, before training.
+        own (frozenset[str]): Names of the weights that the client does not
+            share; no method moves them.
         state (dict[str, Tensor]): What the client keeps from round to round,
             on disk; empty at first. Methods replace its entries.
         memory (dict): Scratch space of the method for this client and round.
@@ -55,6 +57,7 @@ class ClientContext:
     model: nn.Module
     frozen_model: 'FrozenModel'
     survey: Callable[[], Iterator[tuple[Tensor, Tensor]]]
+    own: frozenset[str] = frozenset()
     state: dict[str, Tensor] = field(default_factory=dict)
     memory: dict = field(default_factory=dict)
     images: Tensor | None = None
@@ -62,7 +65,8 @@ class ClientContext:
     embeddings: Tensor | None = None
 
     def gradients(self) -> tuple[list[str], list[Tensor], list[Tensor]]:
-        """Names, parameters and gradients of what this step trains."""
-        named = [(name, parameter) for name, parameter in self.model.named_parameters() if parameter.grad is not None]
+        """Names, parameters and gradients of the shared weights that this step trains."""
+        named = [(name, parameter) for name, parameter in self.model.named_parameters()
+                 if parameter.grad is not None and name not in self.own]
         return ([name for name, _ in named], [parameter for _, parameter in named],
                 [parameter.grad for _, parameter in named])

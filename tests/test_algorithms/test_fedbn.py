@@ -144,3 +144,29 @@ def test_recalibrated_statistics_are_those_of_the_averaged_weights(tiny_data, tm
 def test_an_unknown_way_is_refused():
     with pytest.raises(FedSegError, match="batch_norm must be one of average, .*, recalibrate, but is 'none'"):
         FedAvg(batch_norm='none')
+
+
+def test_recalibration_where_a_clients_last_batch_is_one_image(tiny_data, tmp_path):
+    """Three images per client in batches of two; FastSCNN pools to one pixel, as PSPNet and DeepLabV3 do."""
+    train(tiny_config(tiny_data, tmp_path, **{
+        'federated.algorithm': dict(type='FedAvg', batch_norm='recalibrate'), 'train_cfg.max_rounds': 1}))
+
+
+class Sent(Hook):
+
+    def before_train(self, runner):
+        self.initial, self.updates = model_weights(runner), []
+
+    def after_client(self, runner, update):
+        self.updates.append((update.num_images, {name: tensor.clone() for name, tensor in update.weights.items()}))
+
+
+@pytest.mark.parametrize('algorithm', ['FedAdam', 'FedAvgM', 'FedDyn'])
+def test_local_layers_are_averaged_by_every_method(tiny_data, tmp_path, algorithm):
+    sent = Sent()
+    runner = train(tiny_config(tiny_data, tmp_path, **{
+        'federated.algorithm': dict(type=algorithm, batch_norm='local'), 'train_cfg.max_rounds': 2}), sent)
+    last = sent.updates[-3:]
+    name = 'decode_head.convs.0.depthwise_conv.bn.weight'
+    mean = np.average([weights[name].numpy() for _, weights in last], axis=0, weights=[number for number, _ in last])
+    np.testing.assert_allclose(model_weights(runner)[name].numpy(), mean, rtol=1e-5)

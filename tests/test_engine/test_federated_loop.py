@@ -148,7 +148,7 @@ def test_the_model_is_left_as_it_was_found(tiny_data, tmp_path):
     """After training, BackCE annotates all classes again and label 254 is no longer hidden."""
     runner = train(tiny_config(tiny_data, tmp_path, **{'train_cfg.max_rounds': 1}))
     loss = runner.model.decode_head.loss_decode
-    assert loss._classes is None and loss._unannotated is None and not runner.model._forward_pre_hooks
+    assert loss._classes == (None, ) and loss._unannotated is None and not runner.model._forward_pre_hooks
 
 
 def test_classes_that_nobody_annotates_are_named(tiny_data, tmp_path):

@@ -29,7 +29,7 @@ def pixel_contrast(anchors: Tensor, labels: Tensor, prototypes: Tensor, prototyp
     """
     similarity = anchors @ prototypes.T / temperature
     positive = labels[:, None] == prototype_labels[None]
-    # finite, because the gradient of a logsumexp of nothing but -inf is NaN
+    # finite, so that no NaN arises where there are no negatives
     lowest = torch.finfo(similarity.dtype).min / 2
     negatives = similarity.masked_fill(positive, lowest).logsumexp(1, keepdim=True)
     # -log(e^s / (e^s + e^n)) = softplus(n - s)
