@@ -4,4 +4,4 @@ _base_ = [
     '../_base_/federated/camvid_noniid1.py', '../_base_/schedules/cpu_70_rounds.py', '../_base_/default_runtime.py'
 ]
 model = dict(data_preprocessor=dict(size=(96, 128)), decode_head=dict(num_classes=11))
-train_cfg = dict(max_rounds=70, val_interval=35, dynamic_intervals=[(66, 1)])  # the last five rounds are evaluated
+train_cfg = dict(max_rounds=70, val_interval=35, dynamic_intervals=[(67, 1)])  # the last five rounds are evaluated

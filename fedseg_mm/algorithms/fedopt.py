@@ -5,7 +5,6 @@ import torch
 from torch import Tensor, nn
 
 from fedseg_mm.algorithms.fedavg import FedAvg
-from fedseg_mm.registry import ALGORITHMS, check_number
 
 
 class FedOpt(FedAvg):
@@ -55,89 +54,3 @@ class FedOpt(FedAvg):
 
     def load_state_dict(self, state: dict) -> None:
         self.optimizer.load_state_dict(state['optimizer'])
-
-
-@ALGORITHMS.register_module()
-class FedAvgM(FedOpt):
-    """FedAvg with server momentum (Hsu et al., 2019): torch's SGD.
-
-    Args:
-        server_lr (float): Rate of the server, above 0. Defaults to 1.
-        momentum (float): From 0 to below 1. Defaults to 0.9.
-        kwargs: Arguments of :class:`FedAvg`.
-    """
-
-    def __init__(self, server_lr: float = 1.0, momentum: float = 0.9, **kwargs) -> None:
-        super().__init__(**kwargs)
-        self.server_lr = check_number('federated.algorithm.server_lr', server_lr, above=0)
-        self.momentum = check_number('federated.algorithm.momentum', momentum, least=0, below=1)
-
-    def make_optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
-        return torch.optim.SGD(parameters, lr=self.server_lr, momentum=self.momentum)
-
-
-@ALGORITHMS.register_module()
-class FedAdam(FedOpt):
-    r"""FedAdam (Reddi et al., ICLR 2021, algorithm 2): torch's Adam, which corrects the bias of its first steps.
-
-    Args:
-        server_lr (float): :math:`\eta`, above 0. Defaults to 0.01.
-        betas (tuple[float, float]): :math:`\beta_1, \beta_2`, from 0 to below 1. Defaults to (0.9, 0.99).
-        tau (float): :math:`\tau`, the adaptivity, above 0. Defaults to 1e-3.
-        kwargs: Arguments of :class:`FedAvg`.
-    """
-
-    def __init__(self, server_lr: float = 0.01, betas: tuple[float, float] = (0.9, 0.99), tau: float = 1e-3,
-                 **kwargs) -> None:
-        super().__init__(**kwargs)
-        self.server_lr = check_number('federated.algorithm.server_lr', server_lr, above=0)
-        self.betas = (check_number('federated.algorithm.betas.0', betas[0], least=0, below=1),
-                      check_number('federated.algorithm.betas.1', betas[1], least=0, below=1))
-        self.tau = check_number('federated.algorithm.tau', tau, above=0)
-
-    def make_optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(parameters, lr=self.server_lr, betas=self.betas, eps=self.tau)
-
-
-@ALGORITHMS.register_module()
-class FedYogi(FedAdam):
-    r"""FedYogi (Reddi et al., ICLR 2021, algorithm 2): as FedAdam, but for
-
-    .. math::
-        v_t = v_{t-1} - (1 - \beta_2) \Delta_t^2 \, \mathrm{sign}(v_{t-1} - \Delta_t^2)
-    """
-
-    def make_optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
-        return Yogi(parameters, lr=self.server_lr, betas=self.betas, eps=self.tau)
-
-
-class Yogi(torch.optim.Optimizer):
-    """Yogi (Zaheer et al., NeurIPS 2018, algorithm 2), which torch does not have; no bias correction.
-
-    Args:
-        params: Parameters.
-        lr (float): Rate.
-        betas (tuple[float, float]): Decay of the two moments.
-        eps (float): Added to the root of the second moment, which also starts at its square.
-    """
-
-    def __init__(self, params, lr: float, betas: tuple[float, float], eps: float) -> None:
-        super().__init__(params, dict(lr=lr, betas=betas, eps=eps))
-
-    @torch.no_grad()
-    def step(self, closure=None) -> None:
-        for group in self.param_groups:
-            parameters = [parameter for parameter in group['params'] if parameter.grad is not None]
-            for parameter in parameters:
-                if parameter not in self.state:
-                    self.state[parameter] = dict(first=torch.zeros_like(parameter),
-                                                 second=torch.full_like(parameter, group['eps']**2))
-            gradients = [parameter.grad for parameter in parameters]
-            first, second = ([self.state[parameter][name] for parameter in parameters]
-                             for name in ('first', 'second'))
-            torch._foreach_lerp_(first, gradients, 1 - group['betas'][0])
-            squares = torch._foreach_mul(gradients, gradients)
-            signs = torch._foreach_sign(torch._foreach_sub(second, squares))
-            torch._foreach_addcmul_(second, squares, signs, value=group['betas'][1] - 1)
-            roots = torch._foreach_add(torch._foreach_sqrt(second), group['eps'])
-            torch._foreach_addcdiv_(parameters, first, roots, value=-group['lr'])

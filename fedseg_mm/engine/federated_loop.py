@@ -1,9 +1,12 @@
 """A training loop whose epochs are federated rounds."""
+import bisect
+
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader
 
 from fedseg_mm.engine.federated_hook import FederatedHook
+from fedseg_mm.engine.resumed_evaluation_hook import ResumedEvaluationHook
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.registry import check_positive
 
@@ -57,7 +60,17 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
             raise FedSegError('FederatedTrainLoop needs a FederatedHook: train with tools/fed_train.py, which makes it '
                               'of `federated = dict(...)`, or list it in `custom_hooks`')
         self.started_at = self._epoch
+        self.runner.register_hook(ResumedEvaluationHook())
         return super().run()
+
+    def evaluates(self, rounds: int) -> bool:
+        """Whether there is an evaluation after so many rounds, as MMEngine decides it."""
+        if self.runner.val_loop is None or rounds < self.val_begin:
+            return False
+        interval = self.val_interval
+        if self.dynamic_milestones is not None:
+            interval = self.dynamic_intervals[bisect.bisect(self.dynamic_milestones, rounds + 1) - 1]
+        return rounds % interval == 0 or rounds == self._max_epochs
 
     def run_epoch(self) -> None:
         """One round: broadcast, train the cohort, average."""

@@ -21,7 +21,7 @@ class MeanEvaluationHook(Hook):
 
     def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
         if not metrics or not runner._train_loop or isinstance(runner._train_loop, dict):
-            return
+            return  # no training, or a test
         history = runner.message_hub.runtime_info.get(self.KEY, [])
         entry = dict(round=runner.epoch, **{name: float(value) for name, value in metrics.items()})
         kept = [one for one in history if one['round'] < runner.epoch] + [entry]
