@@ -46,7 +46,7 @@ class SCAFFOLD(FedAvg):
         return Broadcast(round, self.weights, self.control)
 
     def setup_client(self, context: ClientContext) -> None:
-        context.memory['sum'] = {name: torch.zeros_like(self.weights[name]) for name in self.trained}
+        context.memory['sum'] = {name: torch.zeros_like(context.broadcast.weights[name]) for name in self.trained}
         context.memory['steps'] = 0
 
     def adjust_gradients(self, context: ClientContext) -> None:
