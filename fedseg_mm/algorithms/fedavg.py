@@ -121,24 +121,30 @@ class FedAvg:
         """The update's weight in the mean: :math:`n_k`."""
         return update.num_images
 
+    def join(self) -> None:
+        """Join what the processes of a client-parallel run have received."""
+        self.mean.join(self.weights)
+
     def step(self, model: nn.Module) -> None:
         """Make the new global model of the updates received, and load it into ``model``."""
-        received = self.weights
+        received, total = self.weights, self.mean.total
         self.weights = self.mean.take(reuse=received)
-        self.advance(received, self.weights)
+        self.advance(received, self.weights, total)
         load_weights(model, self.weights)
 
     def adopt(self, model: nn.Module) -> None:
         """Take changes of the model since :meth:`step` (recalibrated statistics) into the global model."""
         torch._foreach_copy_(list(self.weights.values()), [model.state_dict()[name] for name in self.weights])
 
-    def advance(self, weights: Mapping[str, Tensor], mean: dict[str, Tensor]) -> None:
+    def advance(self, weights: Mapping[str, Tensor], mean: dict[str, Tensor], total: float) -> None:
         """Make the new global model of the cohort's mean, in place.
 
         Args:
             weights (Mapping[str, Tensor]): The global model of this round.
             mean (dict[str, Tensor]): The mean of the updates; what it holds
                 afterwards is the new global model.
+            total (float): The sum of the updates' weights; where all count
+                1, their number.
         """
 
     def state_dict(self) -> dict:

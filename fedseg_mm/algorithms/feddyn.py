@@ -36,7 +36,6 @@ class FedDyn(FedAvg):
         super().__init__(**kwargs)
         self.alpha = check_number('federated.algorithm.alpha', alpha, above=0)
         self.drift: dict[str, Tensor] = {}  # h
-        self.received = 0
 
     def start(self, model: nn.Module) -> None:
         super().start(model)
@@ -62,16 +61,11 @@ class FedDyn(FedAvg):
     def update_weight(self, update: ClientUpdate) -> float:
         return 1.0
 
-    def receive(self, update: ClientUpdate) -> None:
-        super().receive(update)
-        self.received += 1
-
-    def advance(self, weights: Mapping[str, Tensor], mean: dict[str, Tensor]) -> None:
+    def advance(self, weights: Mapping[str, Tensor], mean: dict[str, Tensor], total: float) -> None:
         drift, new = list(self.drift.values()), [mean[name] for name in self.drift]
         moved = torch._foreach_sub(new, [weights[name] for name in self.drift])
-        torch._foreach_add_(drift, moved, alpha=-self.alpha * self.received / self.federation.num_clients)
+        torch._foreach_add_(drift, moved, alpha=-self.alpha * total / self.federation.num_clients)
         torch._foreach_add_(new, drift, alpha=-1 / self.alpha)
-        self.received = 0
 
     def state_dict(self) -> dict:
         return dict(drift=self.drift)

@@ -36,7 +36,6 @@ class SCAFFOLD(FedAvg):
         self.server_lr = check_number('federated.algorithm.server_lr', server_lr, above=0)
         self.control: dict[str, Tensor] = {}  # c
         self.change = WeightedMean()
-        self.received = 0
 
     def start(self, model: nn.Module) -> None:
         super().start(model)
@@ -71,17 +70,19 @@ class SCAFFOLD(FedAvg):
     def receive(self, update: ClientUpdate) -> None:
         super().receive(update)
         self.change.add(update.extras, 1.0)
-        self.received += 1
 
-    def advance(self, weights: Mapping[str, Tensor], mean: dict[str, Tensor]) -> None:
+    def join(self) -> None:
+        super().join()
+        self.change.join(self.control)
+
+    def advance(self, weights: Mapping[str, Tensor], mean: dict[str, Tensor], total: float) -> None:
         if self.server_lr != 1:
             new, old = [mean[name] for name in self.trained], [weights[name] for name in self.trained]
             moved = torch._foreach_sub(new, old)
             torch._foreach_add_(new, moved, alpha=self.server_lr - 1)
         change = self.change.take()
         torch._foreach_add_(list(self.control.values()), [change[name] for name in self.control],
-                            alpha=self.received / self.federation.num_clients)
-        self.received = 0
+                            alpha=total / self.federation.num_clients)
 
     def state_dict(self) -> dict:
         return dict(control=self.control)

@@ -2,6 +2,7 @@
 from collections.abc import Mapping
 
 import torch
+from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
 
@@ -46,6 +47,39 @@ class WeightedMean:
                              weight / self.total)
         for name in self._mean.keys() - set(floating):
             torch.maximum(self._mean[name], tensors[name], out=self._mean[name])
+
+    @torch.no_grad()
+    def join(self, like: Mapping[str, Tensor]) -> None:
+        """Make one mean of those of all processes, the same in each of them.
+
+        One sum over the processes per type of number. Each weighs its mean by
+        its share of the weight first, so that the mean of a single update
+        stays that update bit for bit.
+
+        Args:
+            like (Mapping[str, Tensor]): Tensors of the names, shapes and
+                device of an update, for a process that has none.
+        """
+        if get_world_size() == 1:
+            return
+        device = next(iter(like.values())).device
+        total = torch.tensor(self.total, dtype=torch.float64, device=device)
+        all_reduce(total)
+        share, everywhere = self.total / max(total.item(), 1e-300), total.item()
+        if not self.total:
+            self._mean = {name: torch.zeros_like(tensor) for name, tensor in like.items()}
+        by_type: dict[torch.dtype, list[Tensor]] = {}
+        for tensor in self._mean.values():
+            by_type.setdefault(tensor.dtype, []).append(tensor)
+        for dtype, tensors in by_type.items():
+            flat = torch.cat([tensor.flatten() for tensor in tensors])
+            if dtype.is_floating_point:
+                all_reduce(flat.mul_(share))
+            else:
+                all_reduce(flat, 'max')
+            parts = flat.split([tensor.numel() for tensor in tensors])
+            torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors)])
+        self.total = everywhere
 
     def take(self, reuse: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Hand out the mean and start anew.

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from mmengine.config import Config, DictAction
+from mmengine.dist import barrier
 from mmengine.logging import print_log
 from mmengine.utils import get_installed_path, is_installed
 from mmseg.registry import DATASETS
@@ -128,6 +130,38 @@ def load_config(args: argparse.Namespace) -> Config:
         parts = [args.config] + ([args.federated] if getattr(args, 'federated', None) else [])
         cfg.work_dir = osp.join('work_dirs', '-'.join(osp.splitext(osp.basename(part))[0] for part in parts))
     return cfg
+
+
+@contextmanager
+def joined_processes(cfg: Config) -> Iterator[None]:
+    """A run of several processes, each of which trains whole clients; changes ``cfg`` in place.
+
+    Raises:
+        FedSegError: The launcher's processes cannot be joined here.
+    """
+    if cfg.get('launcher', 'none') == 'none':
+        yield
+        return
+    cfg.model_wrapper_cfg = dict(type='ClientParallel')
+    devices = torch.cuda.device_count()
+    if devices == 0:
+        if cfg.launcher != 'pytorch':
+            raise FedSegError(f'--launcher {cfg.launcher} needs GPUs, and there are none: use --launcher pytorch')
+        if 'RANK' not in os.environ:
+            raise FedSegError('--launcher pytorch is for processes started by torchrun: torchrun --nproc_per_node=2 '
+                              'tools/fed_train.py CONFIG --launcher pytorch')
+        # MMEngine would ask for a GPU; it takes the processes as they are if they are joined already
+        torch.distributed.init_process_group('gloo')
+    elif int(os.environ.get('LOCAL_WORLD_SIZE', 1)) > devices:
+        os.environ['LOCAL_RANK'] = str(int(os.environ['LOCAL_RANK']) % devices)
+        # nccl takes one process per GPU
+        cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})['backend'] = 'gloo'
+    try:
+        yield
+        barrier()  # the first process may still be writing
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def _drop_own_scope(value) -> None:

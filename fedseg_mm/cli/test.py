@@ -2,10 +2,17 @@
 import argparse
 
 from mmengine.config import Config
+from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
 
-from fedseg_mm.cli.common import add_common_arguments, check_data_folders, load_config, one_sentence_errors
+from fedseg_mm.cli.common import (
+    add_common_arguments,
+    check_data_folders,
+    joined_processes,
+    load_config,
+    one_sentence_errors,
+)
 from fedseg_mm.engine.federated_hook import check_evaluation
 from fedseg_mm.errors import FedSegError
 
@@ -83,8 +90,10 @@ def main(argv: list[str] | None = None) -> None:
             use_tta(cfg)
         if args.out:
             cfg.test_evaluator.update(output_dir=args.out, keep_results=True)
-        runner = Runner.from_cfg(cfg)
-        check_evaluation(runner.test_dataloader)
-        if not args.tta:
-            check_checkpoint(runner.model, args.checkpoint)
-        runner.test()
+        with joined_processes(cfg):
+            runner = Runner.from_cfg(cfg)
+            check_evaluation(runner.test_dataloader)
+            if not args.tta:
+                model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+                check_checkpoint(model, args.checkpoint)
+            runner.test()

@@ -12,6 +12,7 @@ from fedseg_mm.cli.common import (
     add_federated_argument,
     check_data_folders,
     federated_section,
+    joined_processes,
     load_config,
     one_sentence_errors,
 )
@@ -30,6 +31,7 @@ examples:
   larger cohorts    python tools/fed_train.py CONFIG --cfg-options federated.clients_per_round=10
   fewer rounds      python tools/fed_train.py CONFIG --cfg-options train_cfg.max_rounds=20
   another seed      python tools/fed_train.py CONFIG --cfg-options randomness.seed=1
+  two processes     torchrun --nproc_per_node=2 tools/fed_train.py CONFIG --launcher pytorch
   evaluate          python tools/test.py CONFIG work_dirs/CONFIG/round_70.pth
 
 The config's `federated = dict(...)` says who holds what (partitioner), how many clients train in a round
@@ -121,8 +123,6 @@ def main(argv: list[str] | None = None) -> None:
         cfg = load_config(args)
         federate(cfg)
         check_data_folders(cfg, ('train_dataloader', 'val_dataloader'))
-        if args.launcher != 'none':
-            raise FedSegError('training with a launcher is not built yet: leave out --launcher')
         if args.amp:
             use_amp(cfg)
         cfg.resume = args.resume or cfg.get('resume', False)
@@ -133,9 +133,10 @@ def main(argv: list[str] | None = None) -> None:
                       level=logging.WARNING)
         warn_of_iterations(cfg)
         check_seed(cfg)
-        runner = Runner.from_cfg(cfg)
-        runner.train()
-        if cfg.resume and runner.train_loop.started_at >= runner.max_epochs:
-            print_log(f'Nothing was left to train: the checkpoint is of round {runner.train_loop.started_at} of '
-                      f'max_rounds={runner.max_epochs}; raise train_cfg.max_rounds to go on.', 'current',
-                      level=logging.WARNING)
+        with joined_processes(cfg):
+            runner = Runner.from_cfg(cfg)
+            runner.train()
+            if cfg.resume and runner.train_loop.started_at >= runner.max_epochs:
+                print_log(f'Nothing was left to train: the checkpoint is of round {runner.train_loop.started_at} of '
+                          f'max_rounds={runner.max_epochs}; raise train_cfg.max_rounds to go on.', 'current',
+                          level=logging.WARNING)

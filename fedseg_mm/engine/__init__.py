@@ -1,3 +1,4 @@
+from .client_parallel import ClientParallel
 from .client_sampler import ClientSampler
 from .client_state_store import ClientStateStore
 from .clients_val_loop import ClientsValLoop
@@ -11,7 +12,7 @@ from .round_logger_hook import RoundLoggerHook
 from .round_progress_hook import RoundProgressHook
 
 __all__ = [
-    'ClientSampler', 'ClientStateStore', 'ClientsValLoop', 'FederatedHook', 'FederatedTrainLoop',
+    'ClientParallel', 'ClientSampler', 'ClientStateStore', 'ClientsValLoop', 'FederatedHook', 'FederatedTrainLoop',
     'FlatNoDecayConstructor', 'LocalTrainer', 'MeanEvaluationHook', 'RoundLogProcessor', 'RoundLoggerHook',
     'RoundProgressHook'
 ]

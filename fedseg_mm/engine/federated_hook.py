@@ -1,10 +1,12 @@
 """The user's switch: makes a federation of an MMSegmentation data set."""
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from mmengine.dataset import BaseDataset, ConcatDataset, pseudo_collate
+from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import FUNCTIONS, HOOKS
@@ -66,6 +68,16 @@ def check_evaluation(dataloader: DataLoader) -> None:
         scan_labels(dataset, dataloader.num_workers, 'evaluation')
 
 
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """Have the other processes wait until the first one is through."""
+    if not is_main_process():
+        barrier()
+    yield
+    if is_main_process():
+        barrier()
+
+
 @HOOKS.register_module()
 class FederatedHook(Hook):
     """Partitions the training data by client and coordinates the rounds.
@@ -120,7 +132,9 @@ class FederatedHook(Hook):
         dataset = DATASETS.build(loader['dataset'])
         clients_view = ClientDataset(dataset)
         self._check_model(model, dataset, loader['batch_size'])
-        self.summary = PartitionSummary.of_dataset(dataset, self.partitioner, num_workers)
+        # the first process scans the labels, the others find what it cached
+        with first_process_first():
+            self.summary = PartitionSummary.of_dataset(dataset, self.partitioner, num_workers)
         shards = self.algorithm.shards(self.partition)
         pooled = len(shards) < len(self.partition)
         self.sampler = ClientSampler(len(shards), min(self.clients_per_round, len(shards)) if pooled else
@@ -181,14 +195,18 @@ class FederatedHook(Hook):
 
     def before_train(self, runner) -> None:
         """Start from the weights that were initialised, loaded or resumed."""
-        self.partition.save(Path(runner.work_dir) / 'partition.json', self.summary.image_names,
-                            self.summary.class_names)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self.algorithm.start(model)
         if self._algorithm_state is not None:
             self.algorithm.load_state_dict(self._algorithm_state)
         self.store = ClientStateStore(Path(runner.work_dir) / 'clients')
-        self.store.rewind(runner.epoch)
+        if is_main_process():
+            self.partition.save(Path(runner.work_dir) / 'partition.json', self.summary.image_names,
+                                self.summary.class_names)
+            self.store.rewind(runner.epoch)
+        else:
+            self.store.checkpointed = runner.epoch
+        barrier()
         self._last_checkpoint = self._named_checkpoint(runner)
         self.trainer = LocalTrainer(model, runner.optim_wrapper, self.stream, self.algorithm, self.store, runner.seed)
         if self.trainer.has_batch_norm:
@@ -219,7 +237,8 @@ class FederatedHook(Hook):
         # MMEngine's timer measured the wait before the round, which is none
         runner.message_hub.update_scalar('train/data_time', self.stream.waited)
         runner.logger.info(self.log.sentence())
-        self.log.write(Path(runner.log_dir) / 'vis_data' / 'rounds.json', runner.message_hub.get_info('eta', None))
+        if is_main_process():
+            self.log.write(Path(runner.log_dir) / 'vis_data' / 'rounds.json', runner.message_hub.get_info('eta', None))
         runner.visualizer.add_scalars(self.log.flat(), step=runner.epoch + 1)
 
     def after_train(self, runner) -> None:

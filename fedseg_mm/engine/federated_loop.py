@@ -1,12 +1,14 @@
 """A training loop whose epochs are federated rounds."""
 import bisect
 
+from mmengine.dist import get_rank, get_world_size
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader
 
 from fedseg_mm.engine.federated_hook import FederatedHook
 from fedseg_mm.engine.resumed_evaluation_hook import ResumedEvaluationHook
+from fedseg_mm.engine.share_clients import share_clients
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.registry import check_positive
 
@@ -80,22 +82,26 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
         runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=None)
         cohort = federation.sampler.cohort(runner.seed, self._epoch)
         broadcast = algorithm.broadcast(self._epoch)
-        federation.stream.plan(trainer.passes(self._epoch, cohort))
+        costs = [federation.stream.batch_sampler.num_batches(client) for client in cohort]
+        share = share_clients(cohort, costs, get_world_size())[get_rank()]
+        federation.stream.plan(trainer.passes(self._epoch, share))
         runner.call_hook('before_round', cohort=cohort, broadcast=broadcast)
-        for client in cohort:
+        for client in share:
             runner.call_hook('before_client', client=client)
             update = trainer.fit(client, broadcast)
             if update.is_finite:
                 algorithm.receive(update)
             runner.call_hook('after_client', update=update)
             del update  # its tensors are the model's, which the next client overwrites
+        algorithm.join()
+        federation.log.join(cohort)
         if not federation.log.used:
             raise FedSegError(f'round {self._epoch + 1}: no client of the cohort {cohort} sent a finite update; lower '
                               'the learning rate or clip gradients (optim_wrapper.clip_grad), and go on from the last '
                               'checkpoint with --resume')
         algorithm.step(trainer.model)
         if algorithm.batch_norm == 'recalibrate':
-            trainer.recalibrate(self._epoch, cohort)
+            trainer.recalibrate(self._epoch, cohort)  # of several processes, each does all of it
             algorithm.adopt(trainer.model)
         runner.call_hook('after_round')
         runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=None, outputs=federation.log.scalars())

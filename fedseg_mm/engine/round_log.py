@@ -4,6 +4,8 @@ import math
 import time
 from pathlib import Path
 
+from mmengine.dist import all_gather_object
+
 from fedseg_mm.structures import Broadcast, ClientUpdate
 
 
@@ -30,6 +32,13 @@ class RoundLog:
         self.clients.append(
             dict(client=update.client, images=update.num_images, steps=update.num_steps,
                  time=round(time.perf_counter() - self._client_start, 4), used=update.is_finite, **update.metrics))
+
+    def join(self, cohort: list[int]) -> None:
+        """Collect what the processes of a client-parallel run have logged."""
+        parts = all_gather_object((self.clients, self.bytes_up))
+        self.bytes_up = sum(bytes_up for _, bytes_up in parts)
+        entries = {entry['client']: entry for clients, _ in parts for entry in clients}
+        self.clients = [entries[client] for client in cohort]
 
     @property
     def used(self) -> list[dict]:

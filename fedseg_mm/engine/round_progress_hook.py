@@ -3,6 +3,7 @@ import atexit
 import datetime
 import sys
 
+from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from rich.progress import BarColumn, Progress, TextColumn
@@ -28,7 +29,8 @@ class RoundProgressHook(Hook):
             TextColumn(f'round {runner.epoch + 1}/{runner.max_epochs}'), BarColumn(),
             TextColumn('client {task.completed}/{task.total}' + left), transient=True,
             disable=not sys.stdout.isatty())
-        self.task = self.progress.add_task('', total=len(cohort))
+        # of several processes, this one shows the clients that it trains
+        self.task = self.progress.add_task('', total=-(-len(cohort) // get_world_size()))
         self.progress.start()
 
     def after_client(self, runner, update) -> None:

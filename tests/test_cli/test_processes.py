@@ -1,0 +1,77 @@
+"""Several processes, each training whole clients, started as a user starts them."""
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.conftest import ROOT, assert_same_bits, run_tool, weights_of, write_config
+
+
+def torchrun(processes: int, tool: str, *arguments, **environment) -> subprocess.CompletedProcess:
+    done = subprocess.run([sys.executable, '-m', 'torch.distributed.run', f'--nproc_per_node={processes}',
+                           '--standalone', str(ROOT / 'tools' / f'{tool}.py'), *map(str, arguments), '--launcher',
+                           'pytorch'], capture_output=True, text=True, timeout=600,
+                          env={**os.environ, 'OMP_NUM_THREADS': '1', **environment})
+    return done
+
+
+def rounds(work_dir) -> list[dict]:
+    return [json.loads(line) for path in sorted(work_dir.glob('*/vis_data/rounds.json'))
+            for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize('algorithm', [
+    dict(type='FedSeg', start_round=0), dict(type='FedDyn'), dict(type='SCAFFOLD', batch_norm='local'),
+    dict(type='FedAvg', batch_norm='recalibrate')])
+def test_two_processes_equal_one_up_to_summation_order(tiny_data, tmp_path, algorithm):
+    """Three clients for two processes; one client's figures are the same bits in the first round."""
+    configs = {name: write_config(tiny_data, tmp_path / name, **{
+        'federated.algorithm': algorithm, 'train_cfg.max_rounds': 2, 'train_cfg.val_interval': 2,
+        'train_dataloader.batch_size': 3}) for name in ('one', 'two')}
+    assert run_tool('fed_train', configs['one'], OMP_NUM_THREADS='1').returncode == 0
+    done = torchrun(2, 'fed_train', configs['two'])
+    assert done.returncode == 0, done.stdout + done.stderr
+    one, two = (weights_of(tmp_path / name / 'round_2.pth') for name in configs)
+    assert one.keys() == two.keys()  # plain keys, no wrapper's prefix
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=2e-3, atol=2e-5, msg=name)
+    logs = {name: rounds(tmp_path / name) for name in configs}
+    assert len(logs['two']) == 2
+    for first, second in zip(logs['one'][0]['clients'], logs['two'][0]['clients'], strict=True):
+        assert {**first, 'time': 0} == {**second, 'time': 0}
+    assert [line['bytes_up'] for line in logs['one']] == [line['bytes_up'] for line in logs['two']]
+
+
+def test_one_update_passes_through_two_processes_bit_for_bit(tiny_data, tmp_path):
+    """A cohort of one: the second process has nothing to train."""
+    configs = {name: write_config(tiny_data, tmp_path / name, **{
+        'federated.clients_per_round': 1, 'train_cfg.max_rounds': 2, 'train_cfg.val_interval': 9})
+        for name in ('one', 'two')}
+    assert run_tool('fed_train', configs['one'], OMP_NUM_THREADS='1').returncode == 0
+    done = torchrun(2, 'fed_train', configs['two'])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_same_bits(*(weights_of(tmp_path / name / 'round_2.pth') for name in configs))
+
+
+def test_resume_and_evaluation(tiny_data, tmp_path):
+    config = write_config(tiny_data, tmp_path, **{
+        'federated.algorithm': dict(type='MOON'), 'train_cfg.max_rounds': 1, 'train_cfg.val_interval': 1})
+    assert torchrun(2, 'fed_train', config).returncode == 0
+    done = torchrun(2, 'fed_train', config, '--resume', '--cfg-options', 'train_cfg.max_rounds=2')
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = []
+    for start in (torchrun, None):
+        arguments = 'test', config, tmp_path / 'round_2.pth', '--work-dir', tmp_path / f'test_{start is None}'
+        done = torchrun(2, *arguments) if start else run_tool(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        path = max((tmp_path / f'test_{start is None}').glob('*/*.json'))
+        figures.append({key: value for key, value in json.loads(path.read_text()).items() if 'time' not in key})
+    assert figures[0] == figures[1] and 'mIoU' in figures[0]
+
+
+def test_a_launcher_without_processes_says_how_to_start_them(tiny_data, tmp_path):
+    done = run_tool('fed_train', write_config(tiny_data, tmp_path), '--launcher', 'pytorch')
+    assert done.returncode == 1 and 'torchrun --nproc_per_node=2' in done.stderr and 'Traceback' not in done.stderr
