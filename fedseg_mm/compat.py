@@ -219,6 +219,8 @@ def _plain(value):
     if isinstance(value, HistoryBuffer):
         values, counts = value.data
         return dict(values=values.tolist(), counts=counts.tolist(), max_length=value.max_length)
+    if isinstance(value, torch.Tensor):
+        return value.cpu()  # whoever reads the file may have no GPU
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):

@@ -35,8 +35,21 @@ def check_positive(name: str, value) -> None:
     Raises:
         FedSegError: Names the config's key and its value.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise FedSegError(f'{name} must be an integer of at least 1, but is {value!r}')
+    check_integer(name, value, 1)
+
+
+def check_integer(name: str, value, least: int) -> int:
+    """Refuse what is not an integer of at least ``least``.
+
+    Returns:
+        int: The integer.
+
+    Raises:
+        FedSegError: Names the config's key and its value.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise FedSegError(f'{name} must be an integer of at least {least}, but is {value!r}')
+    return value
 
 
 def check_number(name: str, value, least: float | None = None, above: float | None = None, most: float | None = None,

@@ -3,6 +3,7 @@ import torch
 from torch import Tensor
 
 from fedseg_mm.algorithms.fedopt import FedOpt
+from fedseg_mm.errors import FedSegError
 from fedseg_mm.registry import ALGORITHMS, check_number
 
 
@@ -21,6 +22,8 @@ class FedAdam(FedOpt):
                  **kwargs) -> None:
         super().__init__(**kwargs)
         self.server_lr = check_number('federated.algorithm.server_lr', server_lr, above=0)
+        if not isinstance(betas, (list, tuple)) or len(betas) != 2:
+            raise FedSegError(f'federated.algorithm.betas must be two numbers, but is {betas!r}')
         self.betas = (check_number('federated.algorithm.betas.0', betas[0], least=0, below=1),
                       check_number('federated.algorithm.betas.1', betas[1], least=0, below=1))
         self.tau = check_number('federated.algorithm.tau', tau, above=0)

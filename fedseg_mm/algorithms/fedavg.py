@@ -43,8 +43,11 @@ class FedAvg:
         FedSegError: ``batch_norm`` is none of these.
     """
 
+    #: The validation loop that the method needs, if not the config's.
+    val_loop: str | None = None
+
     def __init__(self, batch_norm: str = 'average') -> None:
-        if batch_norm not in BATCH_NORM:
+        if not isinstance(batch_norm, str) or batch_norm not in BATCH_NORM:
             raise FedSegError(f'federated.algorithm.batch_norm must be one of {", ".join(BATCH_NORM)}, but is '
                               f'{batch_norm!r}')
         self.batch_norm = batch_norm
@@ -165,5 +168,8 @@ def _names_of(module: nn.Module) -> list[str]:
 @torch.no_grad()
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copy a state_dict into the model, in place and in one pass."""
-    own = model.state_dict()
-    torch._foreach_copy_(list(own.values()), [weights[name] for name in own])
+    own: dict[int, tuple[Tensor, Tensor]] = {}
+    for name, tensor in model.state_dict().items():
+        # a module that stands under two names has its weights under the first
+        own.setdefault(tensor.data_ptr() or -len(own), (tensor, weights[name]))
+    torch._foreach_copy_([tensor for tensor, _ in own.values()], [weight for _, weight in own.values()])

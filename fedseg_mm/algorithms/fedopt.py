@@ -53,4 +53,8 @@ class FedOpt(FedAvg):
         return dict(optimizer=self.optimizer.state_dict())
 
     def load_state_dict(self, state: dict) -> None:
+        settings = [{key: value for key, value in group.items() if key != 'params'}
+                    for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state['optimizer'])
+        for group, setting in zip(self.optimizer.param_groups, settings):
+            group.update(setting)  # what the config says now

@@ -7,7 +7,7 @@ from fedseg_mm.algorithms.fedavg import FedAvg
 from fedseg_mm.datasets.mask_unannotated import UNANNOTATED, VOID
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.models import PixelContrastLoss, PixelFeatures, ProjectionHead
-from fedseg_mm.registry import ALGORITHMS, check_number
+from fedseg_mm.registry import ALGORITHMS, check_integer, check_number
 from fedseg_mm.seeding import derive_seed
 from fedseg_mm.structures import ClientContext
 
@@ -92,24 +92,31 @@ class FedSeg(FedAvg):
         where = 'federated.algorithm'
         self.loss_weight = check_number(f'{where}.loss_weight', loss_weight, least=0)
         self.threshold = check_number(f'{where}.threshold', threshold, least=0, most=1)
-        self.start_round = int(check_number(f'{where}.start_round', start_round, least=0))
-        self.embedding_channels = int(check_number(f'{where}.embedding_channels', embedding_channels, least=1))
+        self.start_round = check_integer(f'{where}.start_round', start_round, least=0)
+        self.embedding_channels = check_integer(f'{where}.embedding_channels', embedding_channels, least=1)
         if prototypes not in ('image', 'mean'):
             raise FedSegError(f"{where}.prototypes must be 'image' or 'mean', but is {prototypes!r}")
-        if not terms or not set(terms) <= {'annotated', 'pseudo'}:
-            raise FedSegError(f"{where}.terms must be of 'annotated' and 'pseudo', but is {terms!r}")
+        if not isinstance(terms, (list, tuple)) or not terms or any(
+                term not in ('annotated', 'pseudo') for term in terms):
+            raise FedSegError(f"{where}.terms must be a list of 'annotated' and 'pseudo', but is {terms!r}")
+        if not isinstance(own_pseudo_labels, bool):
+            raise FedSegError(f'{where}.own_pseudo_labels must be True or False, but is {own_pseudo_labels!r}')
         self.terms = tuple(terms)
         self.prototypes = prototypes
         self.own_pseudo_labels = own_pseudo_labels
         self.contrast = PixelContrastLoss(
             check_number(f'{where}.temperature', temperature, above=0),
-            int(check_number(f'{where}.max_anchors', max_anchors, least=1)), self.loss_weight)
+            check_integer(f'{where}.max_anchors', max_anchors, least=1), self.loss_weight)
 
     def setup_model(self, model: nn.Module) -> None:
         if self.loss_weight:
-            channels, parameter = PixelFeatures(model).channels, next(model.parameters())
+            features, parameter = PixelFeatures(model), next(model.parameters())
+            if features.num_logits != self.federation.num_classes:
+                raise FedSegError(f'{type(features.head).__name__} has {features.num_logits} logits for '
+                                  f'{self.federation.num_classes} classes, but FedSeg needs one for each')
             seed = derive_seed(self.federation.seed, 'projection head')
-            model.projection_head = ProjectionHead(channels, self.embedding_channels, seed).to(parameter.device)
+            projection = ProjectionHead(features.channels, self.embedding_channels, seed)
+            model.projection_head = projection.to(parameter.device)
 
     def surveys(self, round: int) -> bool:
         return self.loss_weight > 0 and round >= self.start_round
@@ -125,7 +132,7 @@ class FedSeg(FedAvg):
         context.memory['prototypes'] = prototypes, labels
 
     def _prototypes_of(self, context: ClientContext, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        weights = context.broadcast.weights
+        weights = context.received
         features, logits = context.frozen_model(weights, images)
         embeddings = context.frozen_model.part('projection_head', weights, features)
         labels = shrink(labels, logits)
@@ -152,7 +159,7 @@ class FedSeg(FedAvg):
         if 'annotated' in self.terms:
             losses['loss_contrast'] = self.contrast(embeddings, labels, *context.memory['prototypes'])
         if 'pseudo' in self.terms:
-            _, logits = context.frozen_model(context.broadcast.weights, context.images)
+            _, logits = context.frozen_model(context.received, context.images)
             pseudo = self._pseudo_labels(context, labels, logits)
             losses['loss_contrast_pseudo'] = self.contrast(embeddings, pseudo, *context.memory['prototypes'])
         return losses

@@ -43,7 +43,7 @@ class MOON(FedAvg):
             return {}
         here = context.embeddings.mean((2, 3), dtype=torch.float32)
         similarities = []
-        for weights in (context.broadcast.weights, context.state):
+        for weights in (context.received, context.state):
             there, _ = context.frozen_model(weights, context.images)
             similarities.append(F.cosine_similarity(here, there.mean((2, 3), dtype=torch.float32)))
         similarity = torch.stack(similarities, 1) / self.temperature

@@ -58,7 +58,9 @@ class SCAFFOLD(FedAvg):
 
     def finish_client(self, context: ClientContext) -> dict[str, Tensor]:
         control: dict[str, Tensor] = context.memory['sum']
-        torch._foreach_div_(list(control.values()), max(1, context.memory['steps']))
+        if not context.memory['steps']:  # float16's scaler left out every one
+            return control  # zero: no change
+        torch._foreach_div_(list(control.values()), context.memory['steps'])
         before, context.state = context.state, control
         if not before:
             return control

@@ -64,6 +64,17 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
+def refuse_initial_model(checkpoint: dict, path: str) -> None:
+    """Refuse what LocalOnly saves: a model that nobody has trained.
+
+    Raises:
+        FedSegError: It is such a checkpoint.
+    """
+    if (checkpoint.get('federated') or {}).get('type') == 'LocalOnly':
+        raise FedSegError(f'the checkpoint {path} of LocalOnly holds the initial model, because every client has a '
+                          "model of its own: the clients' figures are in vis_data/clients.json of the training")
+
+
 def add_federated_argument(parser: argparse.ArgumentParser) -> None:
     """The argument that federates a plain config."""
     parser.add_argument('--federated', metavar='FILE',

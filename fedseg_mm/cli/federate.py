@@ -8,6 +8,10 @@ from fedseg_mm.errors import FedSegError
 
 #: Keys of a schedule that are points in time.
 TIMES = ('begin', 'end', 'T_max', 'step_size', 'total_iters', 'total_steps')
+#: Keys that are lists of these.
+LISTS_OF_TIMES = ('milestones', 'periods')
+#: Heads that do not tell classes apart in a map.
+OTHER_HEADS = ('STDCHead', 'PointHead')
 #: Losses that teach a client that every pixel is one of its annotated classes.
 CROSS_ENTROPIES = ('CrossEntropyLoss', 'OhemCrossEntropy')
 
@@ -40,18 +44,23 @@ def federate_plain(cfg: Config, federation: Config) -> None:
     for key in federation._cfg_dict:
         cfg._cfg_dict.pop(key, None)
     cfg.merge_from_dict(federation._cfg_dict.to_dict())
-    imports = cfg.get('custom_imports') or dict(imports=[])
-    cfg.custom_imports = dict(imports=list(dict.fromkeys(['fedseg_mm', *imports['imports']])),
+    imports = (cfg.get('custom_imports') or dict(imports=[]))['imports']
+    imports = [imports] if isinstance(imports, str) else imports
+    cfg.custom_imports = dict(imports=list(dict.fromkeys(['fedseg_mm', *imports])),
                               allow_failed_imports=False)
     if not cfg.get('randomness'):
         cfg.randomness = dict(seed=0)
     if length and before.get('type') != 'FederatedTrainLoop':
         unit = 'iterations' if before.get('max_iters') else 'epochs'
         changes.append(f'{length} {unit} became {rounds} rounds')
-        changes += _scale_schedules(cfg, rounds / length)
+        changes += _scale_schedules(cfg, rounds / length, unit)
         changes += _scale_hooks(cfg, rounds / length)
     if head_loss is not None:
         changes += _replace_losses(cfg.model, head_loss)
+    dataset: dict = (cfg.get('train_dataloader') or {}).get('dataset') or {}
+    if dataset.get('type') == 'RepeatDataset':
+        cfg.train_dataloader.dataset = dataset['dataset']
+        changes.append('RepeatDataset was taken off the training data: a round has its local epochs')
     sampler = (cfg.get('train_dataloader') or {}).pop('sampler', None)
     if sampler is not None:
         changes.append(f'the clients\' own sampling replaced {sampler["type"]}')
@@ -63,19 +72,24 @@ def _scaled(value: int, ratio: float) -> int:
     return max(1, round(value * ratio)) if value > 0 else value
 
 
-def _scale_schedules(cfg: Config, ratio: float) -> list[str]:
+def _scale_schedules(cfg: Config, ratio: float, unit: str) -> list[str]:
     """Schedules by iteration or epoch become schedules by round."""
     schedules, changes = [], []
     given = cfg.get('param_scheduler') or []
     for schedule in [given] if isinstance(given, dict) else given:
         schedule = dict(schedule)
+        if unit == 'epochs' and not schedule.get('by_epoch', True):
+            changes.append(f'{schedule["type"]} counts iterations, of which the {unit} have an unknown number, and was '
+                           'left out')
+            continue
         schedule.pop('convert_to_iter_based', None)
         old = schedule.get('begin', 0), schedule.get('end')
         for key in TIMES:
             if isinstance(schedule.get(key), int):
                 schedule[key] = _scaled(schedule[key], ratio)
-        if 'milestones' in schedule:
-            schedule['milestones'] = [_scaled(value, ratio) for value in schedule['milestones']]
+        for key in LISTS_OF_TIMES:
+            if key in schedule:
+                schedule[key] = [_scaled(value, ratio) for value in schedule[key]]
         schedule['by_epoch'] = True
         begin, end = schedule.get('begin', 0), schedule.get('end')
         span = f'{old[0]} to {old[1]}' if old[1] is not None else f'{old[0]} on'
@@ -112,20 +126,38 @@ def _scale_hooks(cfg: Config, ratio: float) -> list[str]:
     return changes
 
 
-def _replace_losses(value, head_loss: dict, path: str = 'model', head: dict | None = None) -> list[str]:
+def _replace_losses(value, head_loss: dict, path: str = 'model') -> list[str]:
     """Put ``head_loss`` in the place of every cross-entropy over classes, with its weights."""
-    changes = []
-    if isinstance(value, dict) and 'num_classes' in value:
-        head = value
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
-    for key, item in items:
-        here = f'{path}.{key}'
-        if not isinstance(item, dict) or item.get('type') not in CROSS_ENTROPIES:
-            changes += _replace_losses(item, head_loss, here, head)
-        elif head is not None and (head.get('out_channels') == 1 or head.get('type') == 'STDCHead'):
-            changes.append(f'{here} stays {item["type"]}, because its head does not tell classes apart')
-        else:
-            kept = {name: item[name] for name in ('loss_weight', 'class_weight', 'loss_name') if name in item}
-            value[key] = ConfigDict({**head_loss, **kept})
-            changes.append(f'{here}: {head_loss["type"]} replaced {item["type"]}')
+    changes: list[str] = []
+    if isinstance(value, (list, tuple)):
+        for place, item in enumerate(value):
+            changes += _replace_losses(item, head_loss, f'{path}.{place}')
+        return changes
+    if not isinstance(value, dict):
+        return changes
+    for key, item in value.items():
+        if key != 'loss_decode':
+            changes += _replace_losses(item, head_loss, f'{path}.{key}')
+    if value.get('type') == 'EncHead' and value.get('use_se_loss', True):
+        value['use_se_loss'] = False
+        changes.append(f'{path}.use_se_loss is off: it would teach that classes which a client does not annotate are '
+                       'absent')
+    if 'loss_decode' not in value:
+        if path.startswith('model.decode_head') and 'num_classes' in value:
+            changes.append(f'{path} names no `loss_decode` and keeps its own loss')
+        return changes
+    losses = value['loss_decode']
+    if value.get('out_channels') == 1 or value.get('type') in OTHER_HEADS:
+        changes.append(f'{path}.loss_decode stays, because its head does not tell classes apart')
+        return changes
+    is_list = isinstance(losses, (list, tuple))
+    replaced = []
+    for loss in losses if is_list else [losses]:
+        name = str(loss.get('type')).rsplit('.', 1)[-1]
+        if name in CROSS_ENTROPIES:
+            kept = {key: loss[key] for key in ('loss_weight', 'class_weight', 'loss_name') if key in loss}
+            loss = ConfigDict({**head_loss, **kept})
+            changes.append(f'{path}.loss_decode: {head_loss["type"]} replaced {name}')
+        replaced.append(loss)
+    value['loss_decode'] = replaced if is_list else replaced[0]
     return changes

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedseg_mm import __version__
-from fedseg_mm.cli.common import one_sentence_errors
+from fedseg_mm.cli.common import one_sentence_errors, refuse_initial_model
 from fedseg_mm.compat import load_weights_only, to_plain
 from fedseg_mm.errors import FedSegError
 
@@ -137,6 +137,7 @@ def publish(source: Path, out: Path | None = None) -> Path:
         FedSegError: The checkpoint cannot be read, or the file not be written.
     """
     checkpoint = load_weights_only(str(source), map_location='cpu')
+    refuse_initial_model(checkpoint, str(source))
     weights = segmentor_weights(checkpoint, source)
     published = dict(meta=plain_meta(checkpoint.get('meta')), state_dict=weights)
     to_plain(published)

@@ -12,6 +12,7 @@ from fedseg_mm.cli.common import (
     joined_processes,
     load_config,
     one_sentence_errors,
+    refuse_initial_model,
 )
 from fedseg_mm.engine.federated_hook import check_evaluation
 from fedseg_mm.errors import FedSegError
@@ -68,6 +69,7 @@ def check_checkpoint(model: nn.Module, checkpoint: str) -> None:
             another shape.
     """
     content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
+    refuse_initial_model(content, checkpoint)
     weights = content.get('state_dict', content)
     weights = {name.removeprefix('module.'): weight for name, weight in weights.items()}
     wrong = [name for name, weight in model.state_dict().items() if not name.endswith('num_batches_tracked') and (
@@ -92,8 +94,10 @@ def main(argv: list[str] | None = None) -> None:
             cfg.test_evaluator.update(output_dir=args.out, keep_results=True)
         with joined_processes(cfg):
             runner = Runner.from_cfg(cfg)
-            check_evaluation(runner.test_dataloader)
-            if not args.tta:
-                model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-                check_checkpoint(model, args.checkpoint)
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            if args.tta:
+                model = model.module
+            else:  # several pipelines per image
+                check_evaluation(runner.test_dataloader)
+            check_checkpoint(model, args.checkpoint)
             runner.test()

@@ -18,7 +18,7 @@ from fedseg_mm.cli.common import (
 )
 from fedseg_mm.engine import FederatedTrainLoop
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.registry import ALGORITHMS, check_arguments, check_positive
+from fedseg_mm.registry import ALGORITHMS, build, check_arguments, check_positive
 
 EPILOG = """\
 examples:
@@ -59,7 +59,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def use_amp(cfg: Config) -> None:
     """Train in mixed precision, if there is a GPU."""
     if not torch.cuda.is_available():
-        print_log('--amp needs a GPU and there is none: training in float32.', 'current', logging.WARNING)
+        print_log('Mixed precision needs a GPU and there is none: training in float32.', 'current', logging.WARNING)
+        if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper':
+            cfg.optim_wrapper.type = 'OptimWrapper'
+            for key in ('dtype', 'loss_scale', 'use_fp64'):
+                cfg.optim_wrapper.pop(key, None)
         return
     if cfg.optim_wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise FedSegError(f'--amp cannot be combined with optim_wrapper.type={cfg.optim_wrapper.type}')
@@ -85,8 +89,8 @@ def federate(cfg: Config) -> None:
                           'max_rounds=..., val_interval=...)')
     check_arguments(FederatedTrainLoop, dict(runner=None, dataloader=None, **train_cfg), 'train_cfg')
     check_positive('train_cfg.max_rounds', train_cfg['max_rounds'])
-    algorithm = ALGORITHMS.get((federated.get('algorithm') or {}).get('type', 'FedAvg'))
-    if cfg.get('val_cfg') and getattr(algorithm, 'val_loop', None):
+    algorithm = build(ALGORITHMS, federated.get('algorithm') or dict(type='FedAvg'), 'federated.algorithm')
+    if cfg.get('val_cfg') and algorithm.val_loop:
         cfg.val_cfg = dict(type=algorithm.val_loop)
     own = ('FederatedHook', 'RoundProgressHook')
     others = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') not in own]
@@ -100,7 +104,7 @@ def warn_of_iterations(cfg: Config) -> None:
         if isinstance(schedule, dict) and isinstance(end := schedule.get('end'), int) and end > rounds:
             print_log(f'param_scheduler.{i}.end={end} is beyond max_rounds={rounds}: schedules count rounds.',
                       'current', level=logging.WARNING)
-    interval = cfg.get('default_hooks', {}).get('checkpoint', {}).get('interval', -1)
+    interval = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('interval', -1)
     if interval > rounds:
         print_log(f'default_hooks.checkpoint.interval={interval} is beyond max_rounds={rounds}: only the last round '
                   'is saved.', 'current', level=logging.WARNING)
@@ -123,7 +127,8 @@ def main(argv: list[str] | None = None) -> None:
         cfg = load_config(args)
         federate(cfg)
         check_data_folders(cfg, ('train_dataloader', 'val_dataloader'))
-        if args.amp:
+        wrapper = (cfg.get('optim_wrapper') or {}).get('type')
+        if args.amp or (wrapper == 'AmpOptimWrapper' and not torch.cuda.is_available()):
             use_amp(cfg)
         cfg.resume = args.resume or cfg.get('resume', False)
         if cfg.resume and find_latest_checkpoint(cfg.work_dir):

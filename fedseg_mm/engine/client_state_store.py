@@ -1,6 +1,5 @@
 """What clients keep from round to round, on disk."""
 import os
-import shutil
 from pathlib import Path
 
 import torch
@@ -12,9 +11,9 @@ from fedseg_mm.errors import FedSegError
 class ClientStateStore:
     """One file per client and round, written atomically; nothing is held in memory.
 
-    A client's state of a round stays until a later one is older than the last
-    checkpoint: whoever resumes from that checkpoint finds the states of its
-    round, bit for bit.
+    Of a client there are at most two: its last one, and the one that the last
+    checkpoint saw. Whoever resumes from that checkpoint finds the states of
+    its round, bit for bit.
 
     Args:
         folder (str or Path): Where the files go.
@@ -60,17 +59,24 @@ class ClientStateStore:
         unfinished = path.with_suffix(f'.{os.getpid()}.tmp')
         torch.save(state, unfinished)
         unfinished.replace(path)
-        needed = [r for r in self._rounds(client) if r <= self.checkpointed]
-        for old in needed[:-1]:  # the last of these is what the checkpoint needs
+        have = self._rounds(client)
+        needed = max((r for r in have if r <= self.checkpointed), default=rounds)
+        for old in set(have) - {rounds, needed}:
             self._path(client, old).unlink()
+
+    def latest(self) -> dict[int, int]:
+        """Rounds behind the last state of every client that has one."""
+        latest: dict[int, int] = {}
+        for path in self.folder.glob('[0-9]*/round_*.pth'):
+            client, rounds = int(path.parent.name), int(path.stem.split('_')[1])
+            latest[client] = max(rounds, latest.get(client, 0))
+        return latest
 
     def rewind(self, rounds: int) -> None:
         """Forget all that happened after so many rounds; 0 forgets everything."""
         self.checkpointed = rounds
-        if rounds == 0:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        for path in self.folder.glob('*/*.tmp'):  # of a save that was killed
+        for path in self.folder.glob('[0-9]*/round_*.tmp'):  # of a save that was killed
             path.unlink()
-        for path in self.folder.glob('*/round_*.pth'):
+        for path in self.folder.glob('[0-9]*/round_*.pth'):
             if int(path.stem.split('_')[1]) > rounds:
                 path.unlink()

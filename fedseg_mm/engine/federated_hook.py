@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from mmengine.dataset import BaseDataset, ConcatDataset, pseudo_collate
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import FUNCTIONS, HOOKS
@@ -107,6 +107,7 @@ class FederatedHook(Hook):
         self.partitioner = build_partitioner(partitioner)
         self.algorithm: FedAvg = build(ALGORITHMS, algorithm or dict(type='FedAvg'), 'federated.algorithm')
         self._algorithm_state: dict | None = None
+        self._client_states: dict[int, int] | None = None
         self.summary: PartitionSummary | None = None
         self.stream: ClientStream | None = None
 
@@ -204,6 +205,7 @@ class FederatedHook(Hook):
             self.partition.save(Path(runner.work_dir) / 'partition.json', self.summary.image_names,
                                 self.summary.class_names)
             self.store.rewind(runner.epoch)
+            self._check_client_states()
         else:
             self.store.checkpointed = runner.epoch
         barrier()
@@ -211,6 +213,14 @@ class FederatedHook(Hook):
         self.trainer = LocalTrainer(model, runner.optim_wrapper, self.stream, self.algorithm, self.store, runner.seed)
         if self.trainer.has_batch_norm:
             runner.logger.info(f'Batch normalisation: {BATCH_NORM[self.algorithm.batch_norm]}.')
+
+    def _check_client_states(self) -> None:
+        """Refuse to go on without what the clients had kept."""
+        if self._client_states is not None and self._client_states != (found := self.store.latest()):
+            lost = [client for client, rounds in self._client_states.items() if found.get(client) != rounds]
+            raise FedSegError(f'the state of client {lost[0] if lost else min(found)} in {self.store.folder} is not '
+                              'that of the checkpoint: bring back the folder of the first run, or start anew from the '
+                              'weights with `load_from=CHECKPOINT` instead of --resume')
 
     @staticmethod
     def _named_checkpoint(runner) -> str | None:
@@ -221,8 +231,11 @@ class FederatedHook(Hook):
     # --- rounds -------------------------------------------------------------
     def before_round(self, runner, cohort: Sequence[int], broadcast: Broadcast) -> None:
         self.log = RoundLog(runner.epoch, list(cohort), broadcast)
-        if (named := self._named_checkpoint(runner)) != self._last_checkpoint:  # written after the round before
-            self._last_checkpoint, self.store.checkpointed = named, runner.epoch
+        # the first process has written it after the round before; the others may be ahead of it
+        named = [self._named_checkpoint(runner)]
+        broadcast_object_list(named)
+        if named[0] != self._last_checkpoint:
+            self._last_checkpoint, self.store.checkpointed = named[0], runner.epoch
 
     def before_client(self, runner, client: int) -> None:
         self.log.start_client()
@@ -249,7 +262,8 @@ class FederatedHook(Hook):
         """Add the federation's state, and leave nothing that needs code to load."""
         checkpoint['federated'] = dict(
             partition=self.partition.hash, algorithm=self.algorithm.state_dict(),
-            type=type(self.algorithm).__name__, batch_norm=BATCH_NORM[self.algorithm.batch_norm])
+            type=type(self.algorithm).__name__, batch_norm=BATCH_NORM[self.algorithm.batch_norm],
+            clients=self.store.latest())
         to_plain(checkpoint)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -274,4 +288,7 @@ class FederatedHook(Hook):
             raise FedSegError(f'the checkpoint was trained by {state.get("type")}, but this run has '
                               f'{type(self.algorithm).__name__}: resume with the algorithm of the first run, or start '
                               'from it with `load_from=CHECKPOINT`')
-        self._algorithm_state = state['algorithm']
+        if state.get('batch_norm') != BATCH_NORM[self.algorithm.batch_norm]:
+            raise FedSegError('the checkpoint was trained with another `federated.algorithm.batch_norm` than '
+                              f'{self.algorithm.batch_norm!r}: resume with that of the first run')
+        self._algorithm_state, self._client_states = state['algorithm'], state['clients']

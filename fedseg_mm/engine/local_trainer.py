@@ -49,6 +49,8 @@ class LocalTrainer:
             raise FedSegError(f'{type(algorithm).__name__} changes gradients before the optimizer steps, which '
                               'optim_wrapper.optimizer.fused=True leaves no room for: remove it')
         self.frozen_model = FrozenModel(model)
+        if self._features is not None:
+            _ = self.frozen_model.module  # now: in the middle of a step a model may hold what cannot be copied
 
     def _overrides(self, method: str) -> bool:
         return getattr(type(self.algorithm), method) is not getattr(FedAvg, method)
@@ -79,7 +81,6 @@ class LocalTrainer:
         shard = self.stream.batch_sampler.shards[client]
         num_steps = self.stream.batch_sampler.num_batches(client)
         stored = self.store.load(client, next(self.model.parameters()).device)
-        load_weights(self.model, {**broadcast.weights, **stored.get('weights', {})})
         self._renew_optimizer()
         self.optim_wrapper.initialize_count_status(self.model, 0, num_steps)
         torch.manual_seed(derive_seed(self.seed, 'training', broadcast.round, client))
@@ -87,7 +88,8 @@ class LocalTrainer:
         survey = self._survey(Pass(broadcast.round, client, survey=True))
         context = ClientContext(
             client, shard.classes, len(shard.indices), broadcast, self.model, self.frozen_model, lambda: survey,
-            own=frozenset(self.own_names), state=stored.get('state', {}))
+            own=frozenset(self.own_names), own_weights=stored.get('weights', {}), state=stored.get('state', {}))
+        load_weights(self.model, context.received)
         with self.optim_wrapper.optim_context(self.model):
             self.algorithm.setup_client(context)
         if self.algorithm.surveys(broadcast.round):
@@ -125,8 +127,9 @@ class LocalTrainer:
             round (int): The round, from 0.
             clients (Sequence[int]): Whose images are seen, once each.
         """
+        self.model.train()  # a model keeps statistics that are to stay (norm_eval, frozen stages) in evaluation mode
         layers = [module for module in self.model.modules()
-                  if isinstance(module, _BatchNorm) and module.track_running_stats]
+                  if isinstance(module, _BatchNorm) and module.track_running_stats and module.training]
         before = [(layer.momentum, {name: buffer.clone() for name, buffer in layer.named_buffers()})
                   for layer in layers]
         self.model.eval()  # no dropout

@@ -38,6 +38,7 @@ class PixelFeatures:
         self.head = classifying_head(model)
         self.classifier: nn.Module = self.head.get_submodule('conv_seg')
         self.channels: int = self.head.conv_seg.in_channels  # type: ignore[assignment, union-attr]
+        self.num_logits: int = self.head.conv_seg.out_channels  # type: ignore[assignment, union-attr]
         self._embeddings: Tensor | None = None
         self._logits: Tensor | None = None
         self._before_dropout: Tensor | None = None

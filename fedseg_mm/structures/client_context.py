@@ -1,5 +1,5 @@
 """What a method sees of a client while it trains."""
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -34,13 +34,14 @@ class ClientContext:
         classes (tuple[int]): Its annotated classes.
         num_images (int): Images that it holds.
         broadcast (Broadcast): What the server sent.
-        model (nn.Module): The local model, loaded with the broadcast.
+        model (nn.Module): The local model, loaded with the weights received.
         frozen_model (FrozenModel): Runs the architecture with other weights.
         survey (Callable): Yields images (N, 3, H, W) and labels (N, H, W) of
             all of the client's images, batch by batch; there for methods
             whose ``surveys(round)`` is True, before training.
         own (frozenset[str]): Names of the weights that the client does not
             share; no method moves them.
+        own_weights (Mapping[str, Tensor]): Those that it kept, empty at first.
         state (dict[str, Tensor]): What the client keeps from round to round,
             on disk; empty at first. Methods replace its entries.
         memory (dict): Scratch space of the method for this client and round.
@@ -58,11 +59,17 @@ class ClientContext:
     frozen_model: 'FrozenModel'
     survey: Callable[[], Iterator[tuple[Tensor, Tensor]]]
     own: frozenset[str] = frozenset()
+    own_weights: Mapping[str, Tensor] = field(default_factory=dict)
     state: dict[str, Tensor] = field(default_factory=dict)
     memory: dict = field(default_factory=dict)
     images: Tensor | None = None
     labels: Tensor | None = None
     embeddings: Tensor | None = None
+
+    @property
+    def received(self) -> Mapping[str, Tensor]:
+        """The weights that the client starts from: those of the broadcast, but for the ones that it keeps."""
+        return {**self.broadcast.weights, **self.own_weights} if self.own_weights else self.broadcast.weights
 
     def gradients(self) -> tuple[list[str], list[Tensor], list[Tensor]]:
         """Names, parameters and gradients of the shared weights that this step trains."""

@@ -40,7 +40,7 @@ class ClientUpdate:
             In one process these are the live tensors of the one model:
             fold them before the next client trains.
         num_images (int): Images that the client holds.
-        num_steps (int): Optimizer steps that it made.
+        num_steps (int): Batches that it trained on.
         metrics (Mapping[str, float]): Means over its batches, ``loss`` first
             of all.
         is_finite (bool): Whether all weights and the loss are finite.

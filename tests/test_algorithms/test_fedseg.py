@@ -273,7 +273,7 @@ def test_a_head_without_a_classifier_is_refused_before_training(tiny_data, tmp_p
 
 @pytest.mark.parametrize('arguments, sentence', [
     (dict(loss_weight=-1), 'loss_weight must be a number at least 0'), (dict(threshold=2), 'threshold must be'),
-    (dict(temperature=0), 'temperature must be a number above 0'), (dict(terms=('all', )), 'terms must be of'),
+    (dict(temperature=0), 'temperature must be a number above 0'), (dict(terms=('all', )), 'terms must be a list of'),
     (dict(prototypes='median'), "prototypes must be 'image' or 'mean'")])
 def test_arguments_out_of_range_are_refused(arguments, sentence):
     with pytest.raises(FedSegError, match=f'federated.algorithm.{sentence}'):

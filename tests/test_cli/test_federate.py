@@ -46,6 +46,30 @@ def test_cross_entropy_becomes_back_ce_and_the_rest_stays():
     assert [loss.type for loss in cfg.model.auxiliary_head[2].loss_decode] == ['CrossEntropyLoss', 'DiceLoss']
 
 
+def test_what_is_no_map_of_classes_keeps_its_loss():
+    cfg = federated('encnet/encnet_r50-d8_4xb2-40k_cityscapes-512x1024.py')
+    assert cfg.model.decode_head.loss_decode.type == 'BackCELoss'
+    assert cfg.model.decode_head.loss_se_decode.type == 'CrossEntropyLoss' and not cfg.model.decode_head.use_se_loss
+    cfg = federated('point_rend/pointrend_r50_4xb2-80k_cityscapes-512x1024.py')
+    assert [head.loss_decode.type for head in cfg.model.decode_head] == ['BackCELoss', 'CrossEntropyLoss']
+    cfg = federated('unet/unet-s5-d16_fcn_4xb4-40k_drive-64x64.py', **{'model.decode_head.out_channels': 1})
+    assert cfg.model.decode_head.loss_decode.type == 'CrossEntropyLoss'
+    assert cfg.model.auxiliary_head.loss_decode.type == 'BackCELoss'
+    assert cfg.train_dataloader.dataset.type == 'DRIVEDataset'  # no longer repeated
+
+
+def test_epochs_become_rounds():
+    plain = Config(dict(
+        model=dict(decode_head=dict(type='FCNHead', num_classes=3)), custom_imports=dict(imports='json'),
+        train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=100),
+        param_scheduler=[dict(type='LinearLR', by_epoch=False, end=1000), dict(type='MultiStepLR', milestones=[60, 80]),
+                         dict(type='CosineRestartLR', periods=[50, 50], by_epoch=True)]))
+    federate_plain(plain, Config.fromfile(FEDERATION))
+    steps, cosine = plain.param_scheduler  # the iterations of an epoch are not known
+    assert steps.milestones == [900, 1200] and cosine.periods == [750, 750]
+    assert plain.custom_imports.imports == ['fedseg_mm', 'json']
+
+
 def test_a_warm_up_shorter_than_two_rounds_is_left_out():
     cfg = federated('segformer/segformer_mit-b0_8xb1-160k_cityscapes-1024x1024.py', **{
         'param_scheduler.0.end': 100, 'param_scheduler.1.begin': 100})

@@ -134,7 +134,7 @@ def test_amp_without_a_gpu_says_so(tiny_data, tmp_path):
     if torch.cuda.is_available():
         pytest.skip('there is a GPU')
     done = train(write_config(tiny_data, tmp_path, **{'train_cfg.max_rounds': 1}), '--amp')
-    assert '--amp needs a GPU' in done.stdout + done.stderr
+    assert 'Mixed precision needs a GPU' in done.stdout + done.stderr
 
 
 def test_nothing_left_to_train_is_said(tiny_data, tmp_path):

@@ -53,6 +53,13 @@ def refuse(tool, *arguments, **environment) -> str:
     ({'federated.partitioner.num_clients': 25}, 'num_clients=25 is more than the 24 images'),
     ({'federated.clients_per_round': 9}, 'federated.clients_per_round=9 must be between 1 and the number of clients of '
      'the federation, 8'),
+    ({'federated.algorithm': 'FedProx'}, "federated.algorithm must be a dict with a `type`, but is 'FedProx'"),
+    ({'federated.algorithm': dict(type='FedAdam', betas=0.9)}, 'federated.algorithm.betas must be two numbers'),
+    ({'federated.algorithm': dict(type='FedAvg', batch_norm=['local'])}, 'algorithm.batch_norm must be one of'),
+    ({'federated.algorithm': dict(type='FedSeg', terms=5)}, 'federated.algorithm.terms must be a list'),
+    ({'federated.algorithm': dict(type='FedSeg', start_round=1.5)}, 'algorithm.start_round must be an integer'),
+    ({'federated.algorithm': dict(type='FedSeg', loss_wieght=1)}, 'did you mean `loss_weight`?'),
+    ({'federated.algorithm': dict(type='FedProx', mu='abc')}, 'federated.algorithm.mu must be a number at least 0'),
     ({'federated.partitioner': ''}, "must name a partition manifest or be a dict, but is ''"),
     ({'federated.partitioner': 'ClassPartitioner'}, "write federated.partitioner=dict(type='ClassPartitioner', ...)"),
     ({'federated.partitioner.type': 5}, 'unknown type `5` in federated.partitioner'),

@@ -26,5 +26,5 @@ def test_uniform():
 
 @pytest.mark.parametrize('size', [0, 23])
 def test_impossible_cohorts_are_refused(size):
-    with pytest.raises(FedSegError, match='between 1 and the 22 clients'):
+    with pytest.raises(FedSegError, match='between 1 and the number of clients of the federation, 22'):
         ClientSampler(22, size)

@@ -24,7 +24,7 @@ def files(store):
 def test_a_clients_last_state_is_loaded(tmp_path):
     store = ClientStateStore(tmp_path / 'clients')
     assert store.load(7) == {}
-    for rounds in (2, 10, 9):  # numbers, not names, are compared
+    for rounds in (2, 9, 10):  # numbers, not names, are compared
         store.save(7, rounds, state(rounds))
     store.save(8, 3, state(3))
     assert value(store, 7) == 10 and value(store, 8) == 3 and store.load(9) == {}
@@ -35,31 +35,37 @@ def test_a_clients_last_state_is_loaded(tmp_path):
     assert not any(name.endswith('.tmp') for name in files(store))
 
 
-def test_states_older_than_the_checkpoints_are_removed(tmp_path):
-    """The last one up to the checkpoint and all after it stay, of this client; other clients' are left alone."""
+def test_the_last_state_and_that_of_the_checkpoint_are_kept(tmp_path):
+    """Whatever came in between is removed, of this client; other clients' are left alone."""
     store = ClientStateStore(tmp_path)
     store.save(1, 1, state(1))
     for rounds in (1, 2, 4):
         store.save(0, rounds, state(rounds))
-    assert files(store) == ['0/round_1.pth', '0/round_2.pth', '0/round_4.pth', '1/round_1.pth']
-    store.checkpointed = 3
-    store.save(0, 5, state(5))
-    assert files(store) == ['0/round_2.pth', '0/round_4.pth', '0/round_5.pth', '1/round_1.pth']
+    assert files(store) == ['0/round_4.pth', '1/round_1.pth']  # there is no checkpoint yet
     store.checkpointed = 5
-    store.save(0, 6, state(6))
-    assert files(store) == ['0/round_5.pth', '0/round_6.pth', '1/round_1.pth']
+    for rounds in (7, 8, 9):
+        store.save(0, rounds, state(rounds))
+    assert files(store) == ['0/round_4.pth', '0/round_9.pth', '1/round_1.pth']
+    assert store.latest() == {0: 9, 1: 1}
+    store.checkpointed = 10
+    store.save(0, 12, state(12))
+    assert files(store) == ['0/round_12.pth', '0/round_9.pth', '1/round_1.pth']
 
 
 def test_rewinding_forgets_what_came_after(tmp_path):
     store = ClientStateStore(tmp_path / 'clients')
-    for client, rounds in ((0, 2), (0, 3), (0, 5), (1, 4), (2, 1)):
+    store.checkpointed = 3
+    for client, rounds in ((0, 3), (0, 5), (1, 4), (2, 1)):
         store.save(client, rounds, state(rounds))
+    (store.folder / '0' / 'round_9.123.tmp').write_bytes(b'of a save that was killed')
+    (store.folder / 'hospital').mkdir()
+    (store.folder / 'hospital' / 'a.png').write_bytes(b'not ours')
     store.rewind(3)
     assert store.checkpointed == 3 and value(store, 0) == 3 and value(store, 2) == 1
     assert store.load(1) == {}  # it had not trained yet
-    assert files(store) == ['0/round_2.pth', '0/round_3.pth', '2/round_1.pth']
+    assert files(store) == ['0/round_3.pth', '2/round_1.pth', 'hospital/a.png']
     store.rewind(0)
-    assert store.load(0) == store.load(2) == {} and not store.folder.exists()
+    assert store.load(0) == store.load(2) == store.latest() == {} and files(store) == ['hospital/a.png']
     store.save(0, 1, state(1))
     assert value(store, 0) == 1
 
