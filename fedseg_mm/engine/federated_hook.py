@@ -192,7 +192,8 @@ class FederatedHook(Hook):
     def before_run(self, runner) -> None:
         """Check the evaluation's files too, before hours of training."""
         if self.stream is not None and runner.val_loop is not None:
-            check_evaluation(runner.val_dataloader)
+            with first_process_first():
+                check_evaluation(runner.val_dataloader)
 
     def before_train(self, runner) -> None:
         """Start from the weights that were initialised, loaded or resumed."""
