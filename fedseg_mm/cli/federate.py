@@ -139,9 +139,10 @@ def _replace_losses(value, head_loss: dict, path: str = 'model') -> list[str]:
         if key != 'loss_decode':
             changes += _replace_losses(item, head_loss, f'{path}.{key}')
     if value.get('type') == 'EncHead' and value.get('use_se_loss', True):
-        value['use_se_loss'] = False
-        changes.append(f'{path}.use_se_loss is off: it would teach that classes which a client does not annotate are '
-                       'absent')
+        # EncHead cannot do without it
+        value['loss_se_decode'] = ConfigDict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=0.0)
+        changes.append(f'{path}.loss_se_decode has the weight 0: it would teach that classes which a client does not '
+                       'annotate are absent')
     if 'loss_decode' not in value:
         if path.startswith('model.decode_head') and 'num_classes' in value:
             changes.append(f'{path} names no `loss_decode` and keeps its own loss')
