@@ -41,5 +41,5 @@ setup(
         # mmcv and mmcv-lite own the same folder: install one of them, never both
         'lite': ['mmcv-lite>=2.1,<2.2'],
         'full': ['mmcv>=2.1,<2.2'],
-        'tests': ['pytest', 'tensorboard'],
+        'tests': ['pytest', 'pytest-xdist', 'tensorboard'],
     })

@@ -133,7 +133,8 @@ def write_config(data: Path, work_dir: Path, **changes) -> str:
 def run_tool(tool: str, *arguments, cwd: Path | None = None, **environment) -> subprocess.CompletedProcess:
     """Run one of the tools as a user would."""
     return subprocess.run([sys.executable, str(ROOT / 'tools' / f'{tool}.py'), *map(str, arguments)], cwd=cwd,
-                          capture_output=True, text=True, timeout=600, env={**os.environ, **environment})
+                          capture_output=True, text=True, timeout=600,
+                          env={**os.environ, 'OMP_NUM_THREADS': '1', **environment})
 
 
 def weights_of(checkpoint: Path) -> dict[str, torch.Tensor]:
