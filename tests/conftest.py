@@ -4,6 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+# for this process and those that it starts: tests run side by side, and sums depend on the number of threads
+os.environ['OMP_NUM_THREADS'] = '1'
+
 import cv2
 import fedseg_mm  # noqa: F401  first: it makes mmseg importable
 import numpy as np
@@ -133,8 +136,7 @@ def write_config(data: Path, work_dir: Path, **changes) -> str:
 def run_tool(tool: str, *arguments, cwd: Path | None = None, **environment) -> subprocess.CompletedProcess:
     """Run one of the tools as a user would."""
     return subprocess.run([sys.executable, str(ROOT / 'tools' / f'{tool}.py'), *map(str, arguments)], cwd=cwd,
-                          capture_output=True, text=True, timeout=600,
-                          env={**os.environ, 'OMP_NUM_THREADS': '1', **environment})
+                          capture_output=True, text=True, timeout=600, env={**os.environ, **environment})
 
 
 def weights_of(checkpoint: Path) -> dict[str, torch.Tensor]:
