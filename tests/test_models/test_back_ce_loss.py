@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 
 from fedseg_mm.models import BackCELoss
+from fedseg_mm.models.losses import back_ce_loss
 
 C = 6
 
@@ -180,3 +181,76 @@ def test_holds_no_state():
     loss = BackCELoss()
     loss.set_annotated_classes([1])
     assert not loss.state_dict()
+
+
+@pytest.mark.parametrize('block', [1, 2 * C * 35, 10**6])
+def test_images_with_sets_of_their_own_in_blocks_of_any_size(monkeypatch, block):
+    """Image by image it is the loss of that image; one of them is annotated completely, one not at all."""
+    monkeypatch.setitem(back_ce_loss.BLOCK, 'cpu', block)
+    pairs = [batch(seed) for seed in (0, 1)]
+    logits, label = (torch.tensor(np.concatenate(arrays)) for arrays in zip(*pairs))
+    classes = [[2], [0, 1, 2, 3, 4, 5], [], [0, 1, 4]]
+    loss = BackCELoss(reduction='sum')
+    loss.set_annotated_classes(*classes)
+    z = logits.clone().requires_grad_()
+    value = loss(z, label)
+    value.backward()
+    expected = 0.0
+    for i, one in enumerate(classes):
+        kept = label[i:i + 1].numpy() != 255
+        kept &= (label[i:i + 1].numpy() != 254) | (len(one) < C)
+        mean, gradient = closed_form(logits[i:i + 1].numpy(), label[i:i + 1].numpy(), set(one))
+        expected += mean * kept.sum()
+        np.testing.assert_allclose(z.grad[i].numpy(), gradient[0] * kept.sum(), rtol=1e-9, atol=1e-13)
+    assert value.item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize('gap', [200., 1e4, -1e4])
+def test_absent_classes_far_from_the_annotated_ones(gap):
+    """Beyond what exp() of float32 can hold, in both directions."""
+    logits = torch.randn(1, C, 4, 5, generator=torch.Generator().manual_seed(0))
+    logits[:, :2] += gap
+    label = torch.full((1, 4, 5), 254)
+    label[0, 0] = torch.tensor([0, 1, 254, 3, 0])
+    loss = BackCELoss(reduction='sum')
+    loss.set_annotated_classes([0, 1])
+    low, exact = logits.clone().requires_grad_(), logits.double().requires_grad_()
+    values = [loss(z, label) for z in (low, exact)]
+    for value in values:
+        value.backward()
+    assert values[0].item() == pytest.approx(values[1].item(), rel=1e-6, abs=1e-5)
+    # scores of 10,000 are themselves known to 0.001 only
+    torch.testing.assert_close(low.grad.double(), exact.grad, rtol=1e-4 if abs(gap) < 1e3 else 5e-3, atol=1e-6)
+
+
+def test_gradient_of_a_sure_pixel_is_subtracted_before_it_is_rounded():
+    """p - 1 of p = 0.9991: bfloat16 would round p to 1 first."""
+    logits = torch.tensor([7., 0.]).view(1, 2, 1, 1).bfloat16().requires_grad_()
+    BackCELoss()(logits, torch.zeros(1, 1, 1, dtype=torch.long)).backward()
+    assert logits.grad[0, 0, 0, 0].item() == pytest.approx(-1 / (1 + np.exp(7)), rel=1e-2)
+
+
+def test_gradients_can_be_asked_for_twice():
+    logits, label = (torch.tensor(a) for a in batch())
+    loss = BackCELoss()
+    loss.set_annotated_classes([1, 2])
+    z = logits.requires_grad_()
+    value = loss(z, label)
+    first, = torch.autograd.grad(value, z, retain_graph=True)
+    second, = torch.autograd.grad(value, z)
+    assert torch.equal(first, second)
+
+
+def test_holds_the_gradient_and_little_more(monkeypatch):
+    """Bytes that torch has allocated at once, forward and backward, beside the logits; an image at a time."""
+    monkeypatch.setitem(back_ce_loss.BLOCK, 'cpu', 64**3)
+    logits = torch.randn(8, 64, 64, 64, requires_grad=True)
+    label = torch.randint(0, 64, (8, 64, 64))
+    loss = BackCELoss()
+    loss.set_annotated_classes(range(32))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        loss(logits, label).backward()
+    held = np.cumsum([event.nbytes() for event in profiler.profiler.kineto_results.events()
+                      if event.name() == '[memory]'])
+    gradient = logits.numel() * 4
+    assert gradient < held.max() < 1.5 * gradient

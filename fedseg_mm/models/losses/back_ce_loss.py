@@ -6,8 +6,77 @@ import torch.nn as nn
 from mmseg.models.losses.utils import get_class_weight
 from mmseg.registry import MODELS
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from fedseg_mm.datasets.mask_unannotated import UNANNOTATED
+
+
+#: Scores that are worked on at a time, which bounds the temporary memory: a CPU's caches want few, a GPU few launches.
+BLOCK = dict(cpu=2**21, cuda=2**25)
+
+
+class _LogRatio(torch.autograd.Function):
+    """log(sum of all exp(z)) - log(exp(z_y), or the sum of the absent classes' where a pixel is hidden).
+
+    The forward pass keeps two values per pixel and no map of scores; the
+    backward pass writes the gradient, which is, with p the probabilities and
+    q those among the absent classes, p - [c = y] for a shown pixel, and for
+    a hidden one p for annotated and -q P_annotated for absent classes. Both
+    are differences that were taken in log space: no pixel is too hard.
+    """
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, label: Tensor, hidden: Tensor, absent: Tensor) -> Tensor:
+        """Logits (N, C, H, W), valid labels (N, H, W), hidden pixels (N, H, W), absent classes (N, C, 1, 1)."""
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        is_absent = absent.to(dtype)
+        only_absent = torch.zeros_like(is_absent).masked_fill_(~absent, -torch.inf)
+        log_total = logits.new_empty(label.shape, dtype=dtype)
+        log_absent = torch.empty_like(log_total)
+        for block in _blocks(logits):
+            z = logits[block]
+            part = z + only_absent[block]
+            top, top_absent = z.amax(1, keepdim=True).to(dtype), part.amax(1, keepdim=True)
+            top_absent = torch.where(top_absent.isneginf(), top, top_absent)  # no class is absent
+            # annotated and absent classes are each scaled by their own greatest score: neither sum underflows
+            torch.addcmul(top, is_absent[block], top_absent - top, out=part)
+            torch.sub(z, part, out=part).exp_()
+            whole = part.sum(1)
+            among = part.mul_(is_absent[block]).sum(1)
+            top, top_absent = top[:, 0], top_absent[:, 0]
+            log_total[block] = torch.addcmul(whole - among, among, (top_absent - top).exp_()).log_().add_(top)
+            log_absent[block] = among.log_().add_(top_absent)
+        ctx.save_for_backward(logits, label, hidden, is_absent, log_total, log_absent)
+        return log_total - torch.where(hidden, log_absent, logits.gather(1, label.unsqueeze(1)).squeeze(1))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        logits, label, hidden, is_absent, log_total, log_absent = ctx.saved_tensors
+        to_absent = torch.where(hidden, log_absent - log_total, 0)
+        factor = grad_output.unsqueeze(1)
+        # -P_annotated = P_absent - 1, less the factor of the other classes
+        further = torch.where(hidden, grad_output * (to_absent.expm1() - 1), 0).unsqueeze(1)
+        log_total, to_absent = log_total.unsqueeze(1), to_absent.unsqueeze(1)
+        chosen = torch.where(hidden, 0, -grad_output).unsqueeze(1)
+        gradient = torch.empty_like(logits)
+        for block in _blocks(logits):
+            # in the gradient itself, unless its precision is too low to subtract in
+            part = gradient[block] if gradient.dtype == log_total.dtype else log_total.new_empty(logits[block].shape)
+            torch.addcmul(log_total[block], is_absent[block], to_absent[block], out=part)
+            torch.sub(logits[block], part, out=part).exp_()
+            part.mul_(torch.addcmul(factor[block], is_absent[block], further[block]))
+            part.scatter_add_(1, label[block].unsqueeze(1), chosen[block])
+            if gradient.dtype != part.dtype:
+                gradient[block] = part
+        return gradient, None, None, None
+
+
+def _blocks(logits: Tensor) -> list[slice]:
+    """Images that are worked on together."""
+    size = BLOCK.get(logits.device.type, BLOCK['cuda'])
+    images = max(1, size // max(1, logits[:1].numel()))
+    return [slice(first, first + images) for first in range(0, len(logits), images)]
 
 
 def back_ce(logits: Tensor, label: Tensor, annotated: Tensor | None = None, unannotated: Tensor | None = None,
@@ -22,7 +91,8 @@ def back_ce(logits: Tensor, label: Tensor, annotated: Tensor | None = None, unan
 
     Computed in log space and at least in float32: the probability of the
     absent classes underflows in low precision. Where all classes are
-    annotated, unannotated pixels do not count.
+    annotated, unannotated pixels do not count. Beside its arguments it holds
+    the gradient, and what a few images take.
 
     Args:
         logits (Tensor): Scores z of shape (N, C, H, W).
@@ -39,26 +109,19 @@ def back_ce(logits: Tensor, label: Tensor, annotated: Tensor | None = None, unan
         tuple[Tensor, Tensor]: The loss (N, H, W), 0 where a pixel does not
         count, and which pixels count, bool (N, H, W).
     """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if annotated is None:
+        annotated = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
+    annotated = annotated.expand(logits.shape[:2])
     void = label == ignore_index
     hidden = label == UNANNOTATED
     if unannotated is not None:
         void = void & ~unannotated
         hidden = hidden | unannotated
     shown = label.masked_fill(hidden | void, 0)
-    log_total = logits.logsumexp(1)
-    log_chosen = logits.gather(1, shown.unsqueeze(1)).squeeze(1)
-    if annotated is None:
-        counted = ~(void | hidden)
-    else:
-        annotated = annotated.expand(logits.shape[:2])
-        complete = annotated.all(1, keepdim=True)
-        hidden = hidden | (~annotated.gather(1, shown.flatten(1)).view_as(shown) & ~void)
-        counted = ~(void | (hidden & complete.unsqueeze(2)))
-        # nothing is excluded where all is annotated: the gradient of a logsumexp of nothing but -inf is NaN
-        log_absent = logits.masked_fill((annotated & ~complete)[..., None, None], -torch.inf).logsumexp(1)
-        log_chosen = torch.where(hidden, log_absent, log_chosen)
-    return (log_total - log_chosen).masked_fill(~counted, 0), counted
+    hidden = hidden | (~annotated.gather(1, shown.flatten(1)).view_as(shown) & ~void)
+    counted = ~(void | (hidden & annotated.all(1)[:, None, None]))
+    loss = _LogRatio.apply(logits, shown, hidden & counted, ~annotated[..., None, None])
+    return loss.masked_fill(~counted, 0), counted
 
 
 @MODELS.register_module()
