@@ -10,7 +10,6 @@ from torch.autograd.function import once_differentiable
 
 from fedseg_mm.datasets.mask_unannotated import UNANNOTATED
 
-
 #: Scores that are worked on at a time, which bounds the temporary memory: a CPU's caches want few, a GPU few launches.
 BLOCK = dict(cpu=2**21, cuda=2**25)
 
