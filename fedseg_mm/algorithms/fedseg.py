@@ -145,10 +145,16 @@ class FedSeg(FedAvg):
         probability, cls = logits.float().softmax(1).max(1)
         sure = (labels == UNANNOTATED) & (probability >= self.threshold)
         if not self.own_pseudo_labels:
-            own = torch.zeros(logits.shape[1], dtype=torch.bool)
-            own[list(context.classes)] = True
-            sure &= ~own.to(cls.device)[cls]
+            sure &= ~self._own_classes(context, cls.device)[cls]
         return cls.to(labels.dtype).masked_fill(~sure, VOID)
+
+    def _own_classes(self, context: ClientContext, device: torch.device) -> Tensor:
+        """Which classes the client annotates, bool (C,); copied to the device once per client."""
+        if 'own classes' not in context.memory:
+            own = torch.zeros(self.federation.num_classes, dtype=torch.bool)
+            own[list(context.classes)] = True
+            context.memory['own classes'] = own.to(device)
+        return context.memory['own classes']
 
     def local_loss(self, context: ClientContext) -> dict[str, Tensor]:
         if 'prototypes' not in context.memory:

@@ -1,7 +1,7 @@
 """One data set and one pool of workers that serve all clients."""
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import tee
 from typing import NamedTuple
 
 from mmseg.datasets.transforms import GenerateEdge, PackSegInputs
@@ -156,16 +156,16 @@ class ClientBatchSampler(Sampler):
         self.local_epochs = local_epochs
         self.drop_last = drop_last
         self.seed = 0
-        self.plan: Sequence[Pass] = ()
+        self.plan: Iterable[Pass] = ()
 
     def __len__(self) -> int:
         """1: to MMEngine, a round is one iteration of the training loop."""
         return 1
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        return self._batches(tuple(self.plan))
+        return self._batches(self.plan)
 
-    def _batches(self, plan: Sequence[Pass]) -> Iterator[list[SampleKey]]:
+    def _batches(self, plan: Iterable[Pass]) -> Iterator[list[SampleKey]]:
         for round, client, survey in plan:
             if survey:
                 yield from self._survey_batches(round, client)
@@ -224,16 +224,24 @@ class ClientStream:
             persistent_workers=num_workers > 0,
             # its own generator: the loader draws from the global one otherwise, as often as it has workers
             generator=Generator(), **loader_args)
-        #: Seconds that training waited for batches since the last :meth:`plan`.
+        #: Seconds that training waited for batches; set it to 0 where counting is to start.
         self.waited = 0.0
-        self._planned: deque[Pass] = deque()
-        self._iterator: Iterator = iter(())
+        self._expected: Iterator[Pass] = iter(())
+        self._iterator: Iterator | None = None
 
-    def plan(self, passes: Sequence[Pass]) -> None:
-        """Announce the passes to come, so that workers load them ahead."""
-        self.waited = 0.0
-        self._planned = deque(passes)
-        self.batch_sampler.plan = tuple(passes)
+    @property
+    def is_planned(self) -> bool:
+        """Whether :meth:`plan` was called, and :meth:`close` not since."""
+        return self._iterator is not None
+
+    def plan(self, passes: Iterable[Pass]) -> None:
+        """Announce the passes to come, so that workers load them ahead.
+
+        Args:
+            passes (Iterable[Pass]): Read only as far as is loaded ahead: it
+                may be all of a run's.
+        """
+        self.batch_sampler.plan, self._expected = tee(passes)
         self._iterator = iter(self.loader)
 
     def batches(self, wanted: Pass) -> Iterator:
@@ -242,9 +250,9 @@ class ClientStream:
         Raises:
             FedSegError: An image cannot be loaded; names the file.
         """
-        if not self._planned or self._planned[0] != wanted:
+        if next(self._expected, None) != wanted:
             self.plan([wanted])
-        self._planned.popleft()
+            next(self._expected)
         for _ in range(self.batch_sampler.num_batches(wanted.client, wanted.survey)):
             start = time.perf_counter()
             try:
@@ -260,6 +268,6 @@ class ClientStream:
 
     def close(self) -> None:
         """End the workers; a later round starts new ones."""
-        self._planned.clear()
-        self._iterator = iter(())
+        self._expected = iter(())
+        self._iterator = None
         self.loader._iterator = None  # where torch keeps persistent workers

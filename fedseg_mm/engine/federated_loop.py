@@ -1,11 +1,13 @@
 """A training loop whose epochs are federated rounds."""
 import bisect
+from collections.abc import Iterator
 
 from mmengine.dist import get_rank, get_world_size
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader
 
+from fedseg_mm.datasets import Pass
 from fedseg_mm.engine.federated_hook import FederatedHook
 from fedseg_mm.engine.resumed_evaluation_hook import ResumedEvaluationHook
 from fedseg_mm.engine.share_clients import share_clients
@@ -74,17 +76,28 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
             interval = self.dynamic_intervals[bisect.bisect(self.dynamic_milestones, rounds + 1) - 1]
         return rounds % interval == 0 or rounds == self._max_epochs
 
+    def _cohort(self, round: int) -> tuple[list[int], list[int]]:
+        """The clients of a round, and those of them that this process trains."""
+        cohort = self.federation.sampler.cohort(self.runner.seed, round)
+        costs = [self.federation.stream.batch_sampler.num_batches(client) for client in cohort]
+        return cohort, share_clients(cohort, costs, get_world_size())[get_rank()]
+
+    def _passes(self) -> Iterator[Pass]:
+        """The ways through the clients' images from here to the last round: workers load across rounds."""
+        for round in range(self._epoch, self._max_epochs):
+            yield from self.federation.trainer.passes(round, *self._cohort(round))
+
     def run_epoch(self) -> None:
         """One round: broadcast, train the cohort, average."""
         runner, federation = self.runner, self.federation
         algorithm, trainer = federation.algorithm, federation.trainer
         runner.call_hook('before_train_epoch')
         runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=None)
-        cohort = federation.sampler.cohort(runner.seed, self._epoch)
+        cohort, share = self._cohort(self._epoch)
         broadcast = algorithm.broadcast(self._epoch)
-        costs = [federation.stream.batch_sampler.num_batches(client) for client in cohort]
-        share = share_clients(cohort, costs, get_world_size())[get_rank()]
-        federation.stream.plan(trainer.passes(self._epoch, share))
+        if not federation.stream.is_planned:
+            federation.stream.plan(self._passes())
+        federation.stream.waited = 0.0
         runner.call_hook('before_round', cohort=cohort, broadcast=broadcast)
         for client in share:
             runner.call_hook('before_client', client=client)

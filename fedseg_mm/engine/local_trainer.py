@@ -55,10 +55,20 @@ class LocalTrainer:
     def _overrides(self, method: str) -> bool:
         return getattr(type(self.algorithm), method) is not getattr(FedAvg, method)
 
-    def passes(self, round: int, clients: Sequence[int]) -> list[Pass]:
-        """The ways through the clients' images that :meth:`fit` will go."""
+    def passes(self, round: int, cohort: Sequence[int], share: Sequence[int]) -> list[Pass]:
+        """The ways through the clients' images that one round will go.
+
+        Args:
+            round (int): The round, from 0.
+            cohort (Sequence[int]): Its clients, for :meth:`recalibrate`.
+            share (Sequence[int]): Those that this process trains, for
+                :meth:`fit`.
+        """
         surveys = [True, False] if self.algorithm.surveys(round) else [False]
-        return [Pass(round, client, survey) for client in clients for survey in surveys]
+        passes = [Pass(round, client, survey) for client in share for survey in surveys]
+        if self.algorithm.batch_norm == 'recalibrate':
+            passes += [Pass(round, client, survey=True) for client in cohort]
+        return passes
 
     def fit(self, client: int, broadcast: Broadcast) -> ClientUpdate:
         """Train one client from the broadcast weights.
@@ -137,11 +147,9 @@ class LocalTrainer:
             layer.reset_running_stats()
             layer.momentum = None  # a plain mean over the batches
             layer.train()
-        passes = [Pass(round, client, survey=True) for client in clients]
-        self.stream.plan(passes)
         with torch.no_grad(), self.optim_wrapper.optim_context(self.model):
-            for survey in passes:
-                for images, _ in self._survey(survey):
+            for client in clients:
+                for images, _ in self._survey(Pass(round, client, survey=True)):
                     if len(images) > 1:  # as in training: one image has no statistics where it is pooled to a pixel
                         self.model(images, mode='tensor')
         for layer, (momentum, buffers) in zip(layers, before):

@@ -1,4 +1,5 @@
 import random
+from itertools import count
 
 import numpy as np
 import pytest
@@ -99,6 +100,19 @@ def test_workers_do_not_change_samples(tiny_data, workers):
         for (image, label), (image2, label2) in zip(
                 tensors(expected.batches(one)), tensors(other.batches(one)), strict=True):
             assert torch.equal(image, image2) and torch.equal(label, label2)
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_a_plan_without_end_is_read_as_far_as_is_loaded_ahead(tiny_data, workers):
+    """Workers go on with the next round's batches while this round's are trained on."""
+    read, expected, other = [], stream(tiny_data), stream(tiny_data, workers)
+    other.plan(read.append(round) or Pass(round, 1) for round in count())
+    for round in range(3):
+        for (image, _), (image2, _) in zip(tensors(expected.batches(Pass(round, 1))),
+                                           tensors(other.batches(Pass(round, 1))), strict=True):
+            assert torch.equal(image, image2)
+        assert round + (workers > 0) <= max(read) <= round + 2 * workers  # two batches per worker
+    assert read == sorted(set(read))
 
 
 def test_labels_are_masked_to_the_client(tiny_data):

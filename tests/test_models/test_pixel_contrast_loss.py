@@ -112,19 +112,27 @@ def test_anchors_are_split_evenly_over_the_classes(monkeypatch, max_anchors, exp
     angle = torch.arange(240.) / 240
     embeddings = torch.stack([angle.cos(), angle.sin()])[None].view(1, 2, 12, 20)
     seen, given = [], []
+    draw, draws = pixel_contrast_loss.draw_evenly, []
+
+    def keep_draw(*arguments):
+        draws.append(draw(*arguments))
+        return draws[-1]
 
     def keep(anchors, classes, prototypes, *others):
-        seen.append(torch.atan2(anchors[:, 1], anchors[:, 0]).mul(240).round().long())
-        given.append(classes)
-        return anchors.sum(1)
+        drawn = draws[-1][1]
+        seen.append(torch.atan2(anchors[:, 1], anchors[:, 0]).mul(240).round().long()[drawn])
+        given.append(classes[drawn])
+        return torch.where(drawn, anchors.sum(1), torch.nan)  # what is not drawn does not count
 
+    monkeypatch.setattr(pixel_contrast_loss, 'draw_evenly', keep_draw)
     monkeypatch.setattr(pixel_contrast_loss, 'pixel_contrast', keep)
     loss = PixelContrastLoss(max_anchors=max_anchors)
     for _ in range(150):
-        loss(embeddings, labels.view(1, 12, 20), torch.randn(4, 2), torch.tensor([0, 3, 5, 8]))
+        value = loss(embeddings, labels.view(1, 12, 20), torch.randn(4, 2), torch.tensor([0, 3, 5, 8]))
+        assert value.item() == pytest.approx(embeddings.flatten(2)[0, :, seen[-1]].sum(0).mean().item(), rel=1e-5)
     for pixels, classes in zip(seen, given):
         assert len(set(pixels.tolist())) == len(pixels)
-        assert torch.equal(torch.tensor([0, 3, 5, 8])[classes], labels[pixels])
+        assert torch.equal(classes, labels[pixels])
         assert [int((labels[pixels] == cls).sum()) for cls in (8, 3, 0, 5)] == expected
     drawn = torch.cat(seen).bincount(minlength=240)
     assert not drawn[labels >= 254].any()
@@ -152,3 +160,19 @@ def test_nonsense_is_refused():
     for arguments in (dict(temperature=0), dict(temperature=float('nan')), dict(max_anchors=0)):
         with pytest.raises(ValueError, match='must be positive'):
             PixelContrastLoss(**arguments)
+
+
+def test_many_prototypes_are_contrasted_in_blocks(monkeypatch):
+    """Equal values and gradients."""
+    embeddings, *others = batch()
+    loss = PixelContrastLoss(temperature=0.3)
+    expected = loss(embeddings, *others)
+    gradient, = torch.autograd.grad(expected, embeddings)
+    sizes, contrast = [], pixel_contrast_loss.pixel_contrast
+    monkeypatch.setattr(pixel_contrast_loss, 'SIMILARITIES', 20)
+    monkeypatch.setattr(pixel_contrast_loss, 'pixel_contrast',
+                        lambda anchors, *rest: sizes.append(len(anchors)) or contrast(anchors, *rest))
+    value = loss(embeddings, *others)
+    assert value.item() == pytest.approx(expected.item(), rel=1e-12)
+    torch.testing.assert_close(torch.autograd.grad(value, embeddings)[0], gradient, rtol=1e-9, atol=1e-12)
+    assert set(sizes) == {3}  # 20 pairs with 6 prototypes

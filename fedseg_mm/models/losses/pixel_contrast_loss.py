@@ -4,6 +4,12 @@ import torch.nn as nn
 import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+#: Labels are bytes.
+NUM_LABELS = 256
+#: Anchor-prototype pairs that are held at a time; with more, blocks of anchors are computed anew in the backward pass.
+SIMILARITIES = 2**24
 
 
 def pixel_contrast(anchors: Tensor, labels: Tensor, prototypes: Tensor, prototype_labels: Tensor,
@@ -19,7 +25,8 @@ def pixel_contrast(anchors: Tensor, labels: Tensor, prototypes: Tensor, prototyp
 
     Args:
         anchors (Tensor): Unit vectors (A, D).
-        labels (Tensor): Their classes (A,); each has a prototype.
+        labels (Tensor): Their classes (A,); one without a prototype has the
+            loss 0.
         prototypes (Tensor): Unit vectors (P, D).
         prototype_labels (Tensor): Their classes (P,).
         temperature (float): :math:`\tau`.
@@ -34,28 +41,47 @@ def pixel_contrast(anchors: Tensor, labels: Tensor, prototypes: Tensor, prototyp
     negatives = similarity.masked_fill(positive, lowest).logsumexp(1, keepdim=True)
     # -log(e^s / (e^s + e^n)) = softplus(n - s)
     loss = F.softplus(negatives - similarity).masked_fill(~positive, 0)
-    return loss.sum(1) / positive.sum(1)
+    return loss.sum(1) / positive.sum(1).clamp(min=1)
 
 
-def draw_evenly(labels: Tensor, num_classes: int, most: int) -> Tensor:
+def contrast_in_blocks(anchors: Tensor, labels: Tensor, prototypes: Tensor, prototype_labels: Tensor,
+                       temperature: float) -> Tensor:
+    """:func:`pixel_contrast` in bounded memory, however many prototypes there are."""
+    size = max(1, SIMILARITIES // len(prototypes))
+    if len(anchors) <= size:
+        return pixel_contrast(anchors, labels, prototypes, prototype_labels, temperature)
+    return torch.cat([
+        checkpoint(pixel_contrast, some, some_labels, prototypes, prototype_labels, temperature, use_reentrant=False,
+                   preserve_rng_state=False)
+        for some, some_labels in zip(anchors.split(size), labels.split(size))])
+
+
+def draw_evenly(labels: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """Draw indices at random, as many of one class as of the other, as far as there are.
 
+    The number of classes and of indices stays on the device: the host does
+    not wait for it.
+
     Args:
-        labels (Tensor): Classes (A,), from 0 to ``num_classes - 1``.
-        num_classes (int): Number of classes.
+        labels (Tensor): Classes (A,), from 0 to 255; 256 is not drawn.
         most (int): Indices to draw at most; each class that is there gets
             an equal share of it, but at least one.
 
     Returns:
-        Tensor: Indices into ``labels``.
+        tuple[Tensor, Tensor]: Indices into ``labels``, as many as there can
+        be, and which of them are drawn, bool; the others are to be ignored.
     """
     shuffled = torch.randperm(len(labels), device=labels.device)
     by_class, order = labels[shuffled].sort(stable=True)
-    count = torch.bincount(labels, minlength=num_classes)
-    first = count.cumsum(0) - count
-    rank = torch.arange(len(labels), device=labels.device) - first[by_class]
-    share = (most // (count > 0).sum().clamp(min=1)).clamp(min=1)
-    return shuffled[order[rank < share]]
+    edges = torch.searchsorted(by_class, torch.arange(NUM_LABELS + 1, device=labels.device))
+    share = (most // (edges.diff() > 0).sum().clamp(min=1)).clamp(min=1)
+    rank = torch.arange(len(labels), device=labels.device) - edges[by_class]
+    drawn = (rank < share) & (by_class < NUM_LABELS)
+    # those drawn move to the front; the others all to one place behind the end
+    number = min(len(labels), max(most, NUM_LABELS))
+    place = torch.where(drawn, drawn.cumsum(0) - 1, number)
+    indices = shuffled.new_zeros(number + 1).scatter_(0, place, shuffled[order])[:number]
+    return indices, torch.arange(number, device=labels.device) < drawn.sum()
 
 
 @MODELS.register_module()
@@ -100,16 +126,17 @@ class PixelContrastLoss(nn.Module):
         """
         with torch.autocast(embeddings.device.type, enabled=False):
             dtype = torch.promote_types(embeddings.dtype, torch.float32)
-            classes, prototype_classes = prototype_labels.unique(return_inverse=True)
-            labels = labels.to(classes.dtype)
-            image, row, column = torch.nonzero(torch.isin(labels, classes), as_tuple=True)
-            if not len(image):
+            if not len(prototypes):
                 return embeddings.flatten()[:0].to(dtype).sum()
-            anchor_classes = torch.searchsorted(classes, labels[image, row, column])
-            chosen = draw_evenly(anchor_classes, len(classes), self.max_anchors)
+            labels, prototype_labels = labels.flatten(1).long(), prototype_labels.long()
+            has_prototype = torch.zeros(NUM_LABELS, dtype=torch.bool, device=labels.device)
+            has_prototype.index_fill_(0, prototype_labels, True)
+            labels = labels.where(has_prototype[labels], NUM_LABELS).flatten()
+            chosen, drawn = draw_evenly(labels, self.max_anchors)
             # indexed before anything is permuted or converted: no copy of all pixels
-            anchors = embeddings[image[chosen], :, row[chosen], column[chosen]].to(dtype)
-            loss = pixel_contrast(
-                F.normalize(anchors, dim=1), anchor_classes[chosen], F.normalize(prototypes.to(dtype), dim=1),
-                prototype_classes, self.temperature)
-            return self.loss_weight * loss.mean()
+            pixels = embeddings[0, 0].numel()
+            anchors = embeddings.flatten(2)[chosen // pixels, :, chosen % pixels].to(dtype)
+            loss = contrast_in_blocks(
+                F.normalize(anchors, dim=1), labels[chosen], F.normalize(prototypes.to(dtype), dim=1),
+                prototype_labels, self.temperature)
+            return self.loss_weight * loss.where(drawn, 0).sum() / drawn.sum().clamp(min=1)
