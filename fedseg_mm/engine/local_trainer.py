@@ -1,4 +1,5 @@
 """The one place where a client trains."""
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -214,9 +215,10 @@ class LocalTrainer:
     def _metrics(self, sums: dict[str, Tensor], num_steps: int) -> tuple[dict[str, float], bool]:
         """Means over the batches, and whether loss and weights are finite, with one device sync."""
         weights = [tensor for tensor in self.model.state_dict().values() if tensor.is_floating_point()]
-        greatest = torch.stack([norm.float() for norm in torch._foreach_norm(weights, ord=float('inf'))]).max()
-        # the maximum of numbers and NaN is NaN
-        *means, greatest = torch.stack([*(value.float() / num_steps for value in sums.values()), greatest]).tolist()
+        length = torch.stack([norm.float() for norm in torch._foreach_norm(weights)]).sum()
+        *means, length = torch.stack([*(value.float() / num_steps for value in sums.values()), length]).tolist()
         metrics = dict(zip(sums, means))
-        finite = torch.isfinite(torch.tensor([metrics.get('loss', 0.0), greatest]))
-        return metrics, bool(finite.all())
+        # a norm is not finite where a number is not, and where the square of one is not: a fast look, then an exact one
+        finite = math.isfinite(metrics.get('loss', 0.0)) and (
+            math.isfinite(length) or all(bool(tensor.isfinite().all()) for tensor in weights))
+        return metrics, finite
