@@ -5,6 +5,7 @@ import json
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,11 @@ class _ImageIndex:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.index_of = {name: index for index, name in enumerate(names)}
-        self.by_name = sorted(self.index_of)
+
+    @cached_property
+    def by_name(self) -> list[str]:
+        """All names in order; not needed where every entry is a name."""
+        return sorted(self.index_of)
 
     def find(self, entry: str) -> list[int]:
         """Indices, ascending, of the images that a manifest's entry means."""
@@ -146,7 +151,7 @@ class ManifestPartitioner(Partitioner):
 
     def _shards(self, image_names: Sequence[str], class_names: Sequence[str]) -> tuple[ClientShard, ...]:
         images = _ImageIndex(image_names)
-        if len(images.by_name) < len(image_names):
+        if len(images.index_of) < len(image_names):
             raise FedSegError(f'the data set lists an image twice, so that the partition manifest {self.manifest} '
                               'cannot say which it means')
         class_of: dict[str, int] = {}
