@@ -2,9 +2,9 @@
 
 Every partitioner has a process of its own, which draws the histograms of the
 images' classes, splits them and looks at the result as a training does. The
-seconds are those of the split, of its hash and of the manifest, and, on their
-own, those of the summary (tables and warnings) and of the picture; the peak is
-that of the whole process, libraries and histograms with it.
+seconds are those of the split, of its hash, of the manifest and of the summary
+(tables and warnings); the peak is that of the whole process, libraries and
+histograms with it.
 
     python benchmarks/partition.py
     python benchmarks/partition.py --images 10000 --clients 1000
@@ -52,7 +52,6 @@ def measure_one(name: str, num_images: int, num_clients: int, folder: Path) -> d
 
     from fedseg_mm.datasets import PartitionSummary
     from fedseg_mm.engine.federated_hook import build_partitioner
-    from fedseg_mm.visualization import draw_partition
     arguments = dict(PARTITIONERS[name])
     if name == 'ManifestPartitioner':
         arguments['manifest'] = str(folder / 'IIDPartitioner.json')
@@ -79,8 +78,6 @@ def measure_one(name: str, num_images: int, num_clients: int, folder: Path) -> d
     summary = PartitionSummary(partition, image_names, CLASSES, counts, np.zeros(num_images, np.int64))
     summary.client_table(), summary.class_table(), summary.warnings(batch_size=8)
     stage('summary')
-    draw_partition(summary, folder / 'partition.png')
-    stage('picture')
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
     stages['peak GB'] = peak / 1e9 if sys.platform == 'darwin' else peak * 1024 / 1e9
     return stages
