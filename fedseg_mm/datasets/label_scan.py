@@ -103,7 +103,8 @@ class _LabelScan(Dataset):
         self.num_classes = num_classes
         self.unannotated = unannotated.tolist()
         self.pipelines = [
-            list(_label_loading(part.pipeline.transforms)) for part in plain_datasets(dataset) for _ in range(len(part))
+            pipeline for part in plain_datasets(dataset)
+            for pipeline in [list(_label_loading(part.pipeline.transforms))] * len(part)
         ]
 
     def __len__(self) -> int:

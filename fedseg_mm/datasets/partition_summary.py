@@ -1,6 +1,8 @@
 """What a partition means for its clients and classes, in numbers, a table and warnings."""
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 
 import numpy as np
 from prettytable import PrettyTable
@@ -50,15 +52,29 @@ class PartitionSummary:
         counts = scan_labels(dataset, num_workers, 'train', partitioner.unannotated_values(names, classes))
         return cls(partitioner.partition(counts.classes, names, classes), names, classes, *counts)
 
-    @property
+    @cached_property
     def num_images(self) -> np.ndarray:
         """Images of each client, int (clients,)."""
         return np.array([len(shard.indices) for shard in self.partition.clients])
 
-    @property
+    @cached_property
     def annotated(self) -> np.ndarray:
         """Whether a client annotates a class, bool (clients, classes)."""
-        return np.array([np.isin(np.arange(len(self.class_names)), shard.classes) for shard in self.partition.clients])
+        clients = self.partition.clients
+        annotated = np.zeros((len(clients), len(self.class_names)), bool)
+        client = np.repeat(np.arange(len(clients)), [len(shard.classes) for shard in clients])
+        annotated[client, _joined(shard.classes for shard in clients)] = True
+        return annotated
+
+    @cached_property
+    def _held(self) -> np.ndarray:
+        """Images of all clients, one client after the other."""
+        return _joined(shard.indices for shard in self.partition.clients)
+
+    @cached_property
+    def _pixels(self) -> np.ndarray:
+        """Pixels of each class at each client, int64 (clients, classes)."""
+        return self.per_client(self.class_counts)
 
     def per_client(self, per_image: np.ndarray) -> np.ndarray:
         """Sums over each client's images.
@@ -69,14 +85,18 @@ class PartitionSummary:
         Returns:
             np.ndarray: Shape (clients, ...).
         """
-        return np.stack([per_image[list(shard.indices)].sum(0) for shard in self.partition.clients])
+        sums = np.zeros((len(self.partition), *per_image.shape[1:]), per_image[:0].sum(0).dtype)
+        holds = self.num_images > 0  # reduceat would give a client without images another one's
+        starts = (self.num_images.cumsum() - self.num_images)[holds]
+        if len(starts):
+            sums[holds] = np.add.reduceat(per_image[self._held], starts, dtype=sums.dtype)
+        return sums
 
-    @property
+    @cached_property
     def unannotated_share(self) -> np.ndarray:
         """Share of a client's pixels, void apart, that it does not annotate, float (clients,)."""
-        pixels = self.per_client(self.class_counts)
-        annotated = (pixels * self.annotated).sum(1)
-        total = pixels.sum(1) + self.per_client(self.unannotated_counts)
+        annotated = (self._pixels * self.annotated).sum(1)
+        total = self._pixels.sum(1) + self.per_client(self.unannotated_counts)
         return 1 - annotated / np.maximum(total, 1)
 
     def client_table(self, most: int = 40) -> str:
@@ -95,9 +115,8 @@ class PartitionSummary:
         """A line per class, for people."""
         table = PrettyTable(['class', 'images that show it', 'clients that annotate it', 'its pixels annotated'])
         table.align = 'r'
-        pixels, annotated = self.per_client(self.class_counts), self.annotated
-        share = (pixels * annotated).sum(0) / np.maximum(self.class_counts.sum(0), 1)
-        for row in zip(self.class_names, (self.class_counts > 0).sum(0), annotated.sum(0), share):
+        share = (self._pixels * self.annotated).sum(0) / np.maximum(self.class_counts.sum(0), 1)
+        for row in zip(self.class_names, (self.class_counts > 0).sum(0), self.annotated.sum(0), share):
             table.add_row([*row[:3], f'{row[3]:.1%}'])
         return str(table)
 
@@ -124,7 +143,7 @@ class PartitionSummary:
             sentences.append(f'No image shows {names}: the model cannot learn it.')
         if left := len(self.class_counts) - int(sizes.sum()):
             nobodys = np.ones(len(self.class_counts), bool)
-            nobodys[[index for shard in self.partition.clients for index in shard.indices]] = False
+            nobodys[self._held] = False
             listed = 'manifest' in self.partition.made_by  # what it leaves out was not looked at
             blank = 0 if listed else int((~self.class_counts[nobodys].any(1)).sum())
             of_these = f', {blank} because no class is in sight' if blank else ''
@@ -136,12 +155,16 @@ class PartitionSummary:
         if (few := (sizes > 1) & (sizes < batch_size)).any():
             sentences.append(f'{_clients(few.sum())} fewer images than a batch of {batch_size}, and one smaller batch '
                              'is trained there per local epoch.')
-        blind = ~((self.per_client(self.class_counts) > 0) & annotated).any(1)
+        blind = ~((self._pixels > 0) & annotated).any(1)
         if blind.any():
             who = [shard.name or str(k) for k, shard in enumerate(self.partition.clients) if blind[k]]
             sentences.append(f'No image of client {", ".join(who[:10])}{", …" if len(who) > 10 else ""} shows a '
                              'class that the client annotates.')
         return sentences
+
+
+def _joined(numbers: Iterable[Sequence[int]]) -> np.ndarray:
+    return np.fromiter(chain.from_iterable(numbers), np.int64)
 
 
 def _clients(number: int) -> str:

@@ -1,5 +1,6 @@
 """What clients keep from round to round, on disk."""
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -26,6 +27,17 @@ class ClientStateStore:
 
     def _rounds(self, client: int) -> list[int]:
         return sorted(int(path.stem.split('_')[1]) for path in (self.folder / str(client)).glob('round_*.pth'))
+
+    def _files(self) -> Iterator[tuple[int, os.DirEntry]]:
+        """Client and file of all that was saved, in one look at each folder: there may be many clients."""
+        if not self.folder.is_dir():
+            return
+        with os.scandir(self.folder) as clients:
+            for client in clients:
+                if client.name.isdecimal() and client.is_dir():
+                    with os.scandir(client) as files:
+                        found = [file for file in files if file.name.startswith('round_')]
+                    yield from ((int(client.name), file) for file in found)
 
     def _path(self, client: int, rounds: int) -> Path:
         return self.folder / str(client) / f'round_{rounds}.pth'
@@ -67,16 +79,20 @@ class ClientStateStore:
     def latest(self) -> dict[int, int]:
         """Rounds behind the last state of every client that has one."""
         latest: dict[int, int] = {}
-        for path in self.folder.glob('[0-9]*/round_*.pth'):
-            client, rounds = int(path.parent.name), int(path.stem.split('_')[1])
-            latest[client] = max(rounds, latest.get(client, 0))
+        for client, file in self._files():
+            if file.name.endswith('.pth'):
+                latest[client] = max(_finished(file.name), latest.get(client, 0))
         return latest
 
     def rewind(self, rounds: int) -> None:
         """Forget all that happened after so many rounds; 0 forgets everything."""
         self.checkpointed = rounds
-        for path in self.folder.glob('[0-9]*/round_*.tmp'):  # of a save that was killed
-            path.unlink()
-        for path in self.folder.glob('[0-9]*/round_*.pth'):
-            if int(path.stem.split('_')[1]) > rounds:
-                path.unlink()
+        for _, file in self._files():
+            killed = file.name.endswith('.tmp')  # a save that was not finished
+            if killed or (file.name.endswith('.pth') and _finished(file.name) > rounds):
+                os.unlink(file)
+
+
+def _finished(name: str) -> int:
+    """Rounds that a file's name says."""
+    return int(name.removesuffix('.pth').split('_')[1])

@@ -25,6 +25,22 @@ def test_figures():
     assert TWO.unannotated_share.tolist() == [0.4, pytest.approx(1 - 7 / 100)]
 
 
+def test_figures_are_those_of_client_by_client():
+    rng = np.random.RandomState(0)
+    counts = rng.randint(0, 4, (200, 3))
+    parts = np.split(rng.permutation(200)[:150], np.sort(rng.randint(0, 150, 29)))  # some clients hold nothing
+    shards = tuple(ClientShard(tuple(part.tolist()), tuple(np.flatnonzero(rng.rand(3) < 0.6).tolist()))
+                   for part in parts)
+    assert 0 in map(len, parts) and () in [shard.classes for shard in shards]
+    many = summary(*shards, counts=counts, unannotated=counts[:, 0] + 1)
+    for values in (counts, counts > 1, counts[:, 0]):
+        expected = np.stack([values[part].sum(0) for part in parts])
+        assert many.per_client(values).dtype == expected.dtype and (many.per_client(values) == expected).all()
+    assert many.annotated.tolist() == [[cls in shard.classes for cls in range(3)] for shard in shards]
+    assert many.num_images.tolist() == [len(part) for part in parts]
+    assert summary(ClientShard((), (0, ))).per_client(COUNTS).tolist() == [[0, 0, 0]]
+
+
 def test_tables():
     clients = [[cell.strip() for cell in row.split('|')[1:-1]] for row in TWO.client_table().splitlines() if '%' in row]
     assert clients == [['0', '2', 'sky, car', '40.0%'], ['paul', '3', 'road', '93.0%']]

@@ -54,18 +54,21 @@ def test_the_last_state_and_that_of_the_checkpoint_are_kept(tmp_path):
 
 def test_rewinding_forgets_what_came_after(tmp_path):
     store = ClientStateStore(tmp_path / 'clients')
+    assert store.latest() == {}
+    store.rewind(3)  # nothing was saved yet
     store.checkpointed = 3
     for client, rounds in ((0, 3), (0, 5), (1, 4), (2, 1)):
         store.save(client, rounds, state(rounds))
     (store.folder / '0' / 'round_9.123.tmp').write_bytes(b'of a save that was killed')
     (store.folder / 'hospital').mkdir()
     (store.folder / 'hospital' / 'a.png').write_bytes(b'not ours')
+    (store.folder / '7').write_bytes(b'not ours')
     store.rewind(3)
     assert store.checkpointed == 3 and value(store, 0) == 3 and value(store, 2) == 1
     assert store.load(1) == {}  # it had not trained yet
-    assert files(store) == ['0/round_3.pth', '2/round_1.pth', 'hospital/a.png']
+    assert files(store) == ['0/round_3.pth', '2/round_1.pth', '7', 'hospital/a.png']
     store.rewind(0)
-    assert store.load(0) == store.load(2) == store.latest() == {} and files(store) == ['hospital/a.png']
+    assert store.load(0) == store.load(2) == store.latest() == {} and files(store) == ['7', 'hospital/a.png']
     store.save(0, 1, state(1))
     assert value(store, 0) == 1
 

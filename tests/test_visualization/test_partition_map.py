@@ -6,7 +6,7 @@ from fedseg_mm.datasets import ClientShard, Partition, PartitionSummary
 from fedseg_mm.visualization import draw_partition
 
 
-@pytest.mark.parametrize('clients, classes', [(1, 1), (3, 11), (152, 19), (450, 150)])
+@pytest.mark.parametrize('clients, classes', [(1, 1), (3, 11), (152, 19), (450, 150), (5003, 19)])
 def test_federations_of_any_size(tmp_path, clients, classes):
     counts = np.random.RandomState(0).randint(0, 9, (2 * clients, classes))
     shards = tuple(ClientShard((2 * k, 2 * k + 1), (k % classes, ), 'mary' if k == 1 else '') for k in range(clients))

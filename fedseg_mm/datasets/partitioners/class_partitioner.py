@@ -54,9 +54,8 @@ def _help_starving_classes(assigned, presence, classes, share, rng) -> None:
     images leads to, as long as that one has at least two images more.
     """
     num_classes = presence.shape[1]
-    own = np.eye(num_classes, dtype=np.int64)[assigned] * (assigned != UNASSIGNED)[:, None]
-    size = own.sum(0)
-    movable = own.T @ presence.astype(np.int64)
+    size = np.bincount(assigned[assigned != UNASSIGNED], minlength=num_classes)
+    movable = np.stack([presence[assigned == cls].sum(0) for cls in range(num_classes)])
     for cls in classes:
         while size[cls] < share:
             towards = {cls: cls}  # the next class on the chain to `cls`
@@ -163,6 +162,7 @@ class ClassPartitioner(Partitioner):
         return [(sorted(group), np.concatenate([images[cls] for cls in group])) for group in groups]
 
     def _annotated_classes(self, own_classes: list[int], shown: np.ndarray, rng) -> tuple[int, ...]:
-        further = np.setdiff1d(np.flatnonzero(shown), own_classes)
+        shown[own_classes] = False
+        further = np.flatnonzero(shown)
         drawn = rng.permutation(further)[:self.classes_per_client - len(own_classes)]
         return tuple(sorted([*own_classes, *map(int, drawn)]))

@@ -1,4 +1,6 @@
 """Clients whose classes are more or less mixed."""
+from heapq import heapify, heappop, heappush, heapreplace
+
 import numpy as np
 
 from fedseg_mm.datasets.partitioners.class_partitioner import assign_images
@@ -47,19 +49,52 @@ class DirichletPartitioner(Partitioner):
                               f'{len(usable)}: lower one of them')
         num_classes = presence.shape[1]
         shares = rng.dirichlet(np.full(self.num_clients, self.alpha), num_classes)
-        only = np.eye(self.num_clients)[rng.randint(self.num_clients, size=num_classes)]
+        only = np.arange(self.num_clients) == rng.randint(self.num_clients, size=num_classes)[:, None]
         shares = np.where(np.isnan(shares), only, shares)  # of a tiny alpha: all of it underflows
         assigned = assign_images(presence, rng)[usable]
-        up_to = shares.cumsum(1)[:, :-1]
-        client = (up_to[assigned] < rng.rand(len(usable), 1)).sum(1)
+        up_to, drawn = shares.cumsum(1)[:, :-1], rng.rand(len(usable))
+        client = np.empty(len(usable), np.int64)
+        for cls in range(num_classes):
+            own = assigned == cls
+            client[own] = np.searchsorted(up_to[cls], drawn[own])
         self._feed_starving(client, rng)
-        return [('', usable[client == k]) for k in range(self.num_clients)]
+        by_client = usable[np.argsort(client, kind='stable')]
+        ends = np.bincount(client, minlength=self.num_clients).cumsum()
+        return [('', indices) for indices in np.split(by_client, ends[:-1])]
 
     def _feed_starving(self, client: np.ndarray, rng: np.random.RandomState) -> None:
-        """Move images, one by one, from the client with most to the one with fewest, in place."""
+        """Move images, one by one, from the client with most to the one with fewest, in place.
+
+        Of equals, the first one is meant. Who is fed never has more than
+        ``min_images`` and so never gives; as long as someone starves, another
+        one has more than that.
+        """
         size = np.bincount(client, minlength=self.num_clients)
-        while size.min() < self.min_images:
-            poor, rich = size.argmin(), size.argmax()
-            client[rng.choice(np.flatnonzero(client == rich))] = poor
-            size[poor] += 1
-            size[rich] -= 1
+        starving = [(int(size[k]), int(k)) for k in np.flatnonzero(size < self.min_images)]
+        giving = [(-int(size[k]), int(k)) for k in np.flatnonzero(size > self.min_images)]
+        heapify(starving)
+        heapify(giving)
+        by_client, ends = np.argsort(client, kind='stable'), size.cumsum()
+        left: dict[int, list[list[int]]] = {}
+        while starving:
+            (has, poor), (most, rich) = heappop(starving), giving[0]
+            if rich not in left:
+                left[rich] = _in_blocks(by_client[ends[rich] - size[rich]:ends[rich]])
+            client[_take(left[rich], rng.choice(-most))] = poor
+            heapreplace(giving, (most + 1, rich))
+            if has + 1 < self.min_images:
+                heappush(starving, (has + 1, poor))
+
+
+def _in_blocks(images: np.ndarray, size: int = 1024) -> list[list[int]]:
+    """Short lists, from which an image is taken quickly."""
+    return [images[start:start + size].tolist() for start in range(0, len(images), size)]
+
+
+def _take(blocks: list[list[int]], place: int) -> int:
+    """Take out what is at a place in all blocks."""
+    for block in blocks:
+        if place < len(block):
+            return block.pop(place)
+        place -= len(block)
+    raise IndexError(place)

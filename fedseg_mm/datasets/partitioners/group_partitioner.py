@@ -36,10 +36,11 @@ class GroupPartitioner(Partitioner):
         self.pattern = pattern
 
     def split(self, usable, presence, image_names, rng) -> list[tuple[str, np.ndarray]]:
+        pattern = re.compile(self.pattern)
         groups: dict[str, list[int]] = {}
         for index in usable.tolist():
-            found = re.search(self.pattern, image_names[index])
-            group = found[1 if found.re.groups else 0] if found else None
+            found = pattern.search(image_names[index])
+            group = found[1 if pattern.groups else 0] if found else None
             if group is None:
                 raise FedSegError(f'the pattern {self.pattern!r} of GroupPartitioner does not match the image '
                                   f'{image_names[index]}')

@@ -1,3 +1,4 @@
+import fnmatch
 import json
 
 import numpy as np
@@ -61,6 +62,30 @@ def test_written_by_hand(tmp_path, suffix):
     assert (paul.name, paul.indices, paul.classes, paul.unannotated) == ('', (4, 5, 6), (0, 1, 2), None)
     values = ManifestPartitioner(str(tmp_path / f'clients{suffix}')).unannotated_values(NAMES, CLASSES)
     assert values.tolist() == [1, 1, 1, 1, -1, -1, -1, -2]
+
+
+def test_folders_and_patterns_find_what_a_look_at_every_name_finds(tmp_path):
+    names = [f'{folder}/{i}.png' for i in (2, 10, 1) for folder in ('a', 'a/b', 'a.b', 'ab', 'A', 'é', 'a[1]')]
+    for entry in ('a', 'a/', 'a/b', 'ab', 'é', '.', './', 'a*', 'a/*', '*/1.png', '[ab]/*', 'a?b/1*', 'a[[]1]/2.png',
+                  'a[1]/10.png', 'ab/[!1]*'):
+        folder = entry.rstrip('/') + '/'
+        if entry in names:
+            expected = [names.index(entry)]
+        elif set(entry) & set('*?['):
+            expected = [i for i, name in enumerate(names) if fnmatch.fnmatch(name, entry)]
+        else:
+            expected = [i for i, name in enumerate(names) if folder == './' or name.startswith(folder)]
+        (tmp_path / 'one.json').write_text(json.dumps(dict(clients=[dict(images=entry)])), encoding='utf-8')
+        values = ManifestPartitioner(str(tmp_path / 'one.json')).unannotated_values(names, CLASSES)
+        assert expected and np.flatnonzero(values == -1).tolist() == expected, entry
+
+
+def test_the_name_that_is_meant_is_found_among_many(tmp_path):
+    names = [f'site{i % 100:02d}/images/{i:05d}.png' for i in range(5000)]
+    text = dict(clients=[dict(images=['site07/images/00107.png', 'site07/images/0107.png'])])
+    (tmp_path / 'a.json').write_text(json.dumps(text))
+    with pytest.raises(FedSegError, match=r'its images are named as site07/images/0\d107.png'):
+        ManifestPartitioner(str(tmp_path / 'a.json')).unannotated_values(names, CLASSES)
 
 
 def client(**changes) -> dict:
