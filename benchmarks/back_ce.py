@@ -1,0 +1,83 @@
+"""BackCE against F.cross_entropy on the same scores, and against BackCE the naive way; forward and backward.
+
+CPU: 4x19x256x512; GPU: 8x19x512x1024. With 1, 4, 9 and 18 annotated classes; a result is the worst of these. The naive
+way takes probabilities, gathers them class by class, adds up those that are not annotated, concatenates, and takes the
+logarithm.
+"""
+import torch
+import torch.nn.functional as F
+from measure import Result, interleaved, main, peak_bytes, quartiles, ratios, table
+
+from fedseg_mm.models import BackCELoss
+
+CLASSES = 19
+
+
+def naive_back_ce(logits: torch.Tensor, label: torch.Tensor, annotated: set[int]) -> torch.Tensor:
+    """BackCE as one writes it down: -log of a probability, background's being a sum."""
+    probability = logits.softmax(1)
+    planes, background, target = [], 0, torch.full_like(label, len(annotated))
+    for cls in range(logits.shape[1]):
+        plane = probability[:, cls]
+        if cls in annotated:
+            target[label == cls] = len(planes)
+            planes.append(plane)
+        else:
+            background = background + plane
+    merged = torch.stack([*planes, background], 1)
+    return F.nll_loss((merged + 1e-8).log(), target)
+
+
+def measure(device: str) -> dict[str, Result]:
+    shape = (8, CLASSES, 512, 1024) if device == 'cuda' else (4, CLASSES, 256, 512)
+    generator = torch.Generator().manual_seed(0)
+    logits = (3 * torch.randn(shape, generator=generator)).to(device).requires_grad_()
+    label = torch.randint(0, CLASSES, (shape[0], *shape[2:]), generator=generator).to(device)
+    rows, time_ratios, memory_ratios, speedups = [], {}, {}, {}
+    for number in (1, 4, 9, 18):
+        loss = BackCELoss()
+        loss.set_annotated_classes(range(number))
+        partial = torch.where(label < number, label, 254)
+
+        def ours():
+            logits.grad = None
+            loss(logits, partial).backward()
+
+        def cross_entropy():
+            logits.grad = None
+            F.cross_entropy(logits, label, ignore_index=255).backward()
+
+        def naive():
+            logits.grad = None
+            naive_back_ce(logits, label, set(range(number))).backward()
+
+        ours()
+        exact = logits.grad
+        naive()
+        assert torch.allclose(exact, logits.grad, atol=1e-3 * exact.abs().max()), 'the two are not the same loss'
+        times = interleaved(ours, cross_entropy, repeats=15, device=device)
+        slow, fast = interleaved(naive, ours, repeats=4, device=device, warm_up=0)
+        time_ratios[number], speedups[number] = ratios(*times), ratios(slow, fast)
+        logits.grad = exact = None
+        held = [peak_bytes(function, device) for function in (ours, cross_entropy)]
+        logits.grad = None
+        memory_ratios[number] = held[0] / held[1]
+        medians = [1e3 * sorted(t)[len(t) // 2] for t in (*times, slow)]
+        rows.append([number, *(f'{ms:.1f}' for ms in medians), *(f'{size / 2**20:.0f}' for size in held)])
+    table(f'Forward and backward of {"x".join(map(str, shape))}',
+          ['annotated', 'BackCE ms', 'F.cross_entropy ms', 'naive ms', 'BackCE MiB', 'F.cross_entropy MiB'], rows)
+
+    def worst(by_number: dict[int, list[float]], pick) -> list[float]:
+        return pick(by_number.values(), key=lambda values: sorted(values)[len(values) // 2])
+
+    slowest, least = worst(time_ratios, max), worst(speedups, min)
+    return {
+        'backce_vs_ce_time': Result(sorted(slowest)[len(slowest) // 2], 1.3, quartiles(slowest)),
+        'backce_vs_ce_memory': Result(max(memory_ratios.values()), 1.1,
+                                      (min(memory_ratios.values()), max(memory_ratios.values()))),
+        'backce_naive_speedup': Result(sorted(least)[len(least) // 2], 3, quartiles(least), at_least=True),
+    }
+
+
+if __name__ == '__main__':
+    main(__doc__, measure)

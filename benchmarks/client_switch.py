@@ -1,0 +1,63 @@
+"""What it takes to go from one client to the next, outside of the training steps, with a model of 50 MB.
+
+A round of clients with two batches of small images each; of each client's time, from before its weights are loaded to after
+its update was folded in, the steps themselves and the waiting for images are taken out.
+"""
+import time
+
+import torch
+from measure import Result, main, quartiles, table
+from peers import config, federated_config, federation, fifty_megabytes_config, image_folder
+
+CLIENTS, ROUNDS = 10, 4
+
+
+def measure(device: str) -> dict[str, Result]:
+    with image_folder(2 * CLIENTS, (40, 40)) as folder:
+        common = {**config(folder, (32, 32), 2, 0), 'model': fifty_megabytes_config()}
+        loop = federation(federated_config(common, CLIENTS, CLIENTS, local_epochs=2))
+        trainer, algorithm, stream = loop.federation.trainer, loop.federation.algorithm, loop.federation.stream
+        steps = 0.0
+        switches: list[float] = []
+        fit, receive, train_step = trainer.fit, algorithm.receive, trainer.model.train_step
+        started = 0.0
+
+        def wait_for_device():
+            if device == 'cuda':
+                torch.cuda.synchronize()
+
+        def timed_step(*args, **kwargs):
+            nonlocal steps
+            wait_for_device()
+            start = time.perf_counter()
+            out = train_step(*args, **kwargs)
+            wait_for_device()
+            steps += time.perf_counter() - start
+            return out
+
+        def timed_fit(*args):
+            nonlocal steps, started
+            steps, stream.waited, started = 0.0, 0.0, time.perf_counter()
+            return fit(*args)
+
+        def timed_receive(update):
+            receive(update)
+            wait_for_device()
+            switches.append(time.perf_counter() - started - steps - stream.waited)
+
+        trainer.fit, algorithm.receive, trainer.model.train_step = timed_fit, timed_receive, timed_step
+        loop.run_epoch()
+        switches.clear()
+        for _ in range(ROUNDS):
+            loop.run_epoch()
+    milliseconds = [1e3 * switch for switch in switches]
+    median = sorted(milliseconds)[len(milliseconds) // 2]
+    size = sum(tensor.numel() * tensor.element_size() for tensor in trainer.model.state_dict().values())
+    table('Client switches', ['model MB', 'switches', 'median ms', 'least', 'greatest'], [
+        [f'{size / 1e6:.1f}', len(milliseconds), f'{median:.1f}', f'{min(milliseconds):.1f}',
+         f'{max(milliseconds):.1f}']])
+    return {'client_switch_ms': Result(median, 20, quartiles(milliseconds))}
+
+
+if __name__ == '__main__':
+    main(__doc__, measure)

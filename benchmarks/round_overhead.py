@@ -1,0 +1,45 @@
+"""A round of FedAvg against the same steps in stock MMSegmentation training; warm, in turn, in one process.
+
+5 clients x 2 local epochs x 2 batches of 8: 20 steps. The stock run is MMEngine's IterBasedTrainLoop with an InfiniteSampler
+over the same images, which never waits for a loader to start. CPU: a narrow UPerNet at 96x128 with one loader worker and
+one thread; GPU: BiSeNetV2 at 512x512, and DeepLabV3-R50, with eight workers.
+"""
+import torch
+from measure import Result, interleaved, main, quartiles, ratios, table
+from peers import config, federated_config, federation, image_folder, stock
+
+CLIENTS, EPOCHS, BATCHES, BATCH_SIZE = 5, 2, 2, 8
+STEPS = CLIENTS * EPOCHS * BATCHES
+
+
+def compare(kind: str, crop: tuple[int, int], workers: int, repeats: int, device: str) -> list[list[float]]:
+    """Seconds of rounds, and of as many stock steps."""
+    size = (crop[0] * 5 // 4, crop[1] * 5 // 4)
+    with image_folder(CLIENTS * BATCHES * BATCH_SIZE, size) as folder:
+        common = config(folder, crop, BATCH_SIZE, workers, kind)
+        ours = federation(federated_config(common, CLIENTS, CLIENTS, EPOCHS))
+        theirs = stock(common)
+        times = interleaved(ours.run_epoch, lambda: theirs.steps(STEPS), repeats=repeats, device=device)
+        ours.federation.stream.close()
+        return times
+
+
+def measure(device: str) -> dict[str, Result]:
+    kinds = [('narrow', (96, 128), 1, 9)] if device == 'cpu' else [
+        ('bisenetv2', (512, 512), 8, 9), ('deeplabv3', (512, 512), 8, 5)]
+    if device == 'cpu':
+        torch.set_num_threads(1)
+    rows, worst = [], []
+    for kind, crop, workers, repeats in kinds:
+        rounds, steps = compare(kind, crop, workers, repeats, device)
+        medians = [sorted(times)[len(times) // 2] for times in (rounds, steps)]
+        rows.append([f'{kind} {crop[0]}x{crop[1]}', *(f'{median:.2f}' for median in medians),
+                     *(f'{STEPS * BATCH_SIZE / median:.1f}' for median in medians)])
+        worst = max(worst, ratios(rounds, steps), key=lambda values: sorted(values)[len(values) // 2] if values else 0)
+    table(f'{STEPS} steps of {BATCH_SIZE} images', ['model', 'round s', 'stock s', 'round images/s', 'stock images/s'],
+          rows)
+    return {'round_overhead': Result(sorted(worst)[len(worst) // 2], 1.10, quartiles(worst))}
+
+
+if __name__ == '__main__':
+    main(__doc__, measure)
