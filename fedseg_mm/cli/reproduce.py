@@ -122,8 +122,7 @@ def found_results(args: argparse.Namespace, protocol: Protocol) -> tuple[list[di
             row, split, seed, options = (result[key] for key in ('row', 'split', 'seed', 'options'))
         except (ValueError, KeyError, TypeError) as error:
             raise FedSegError(f'{path} is no result of a run: remove it, and run it again') from error
-        if options != args.cfg_options or (args.rows and row not in args.rows) or (
-                args.seeds and seed not in args.seeds) or (args.splits and split and split not in args.splits):
+        if options != args.cfg_options:
             continue
         run = make_run(args, protocol, row, split, seed) if row in protocol.configs else None
         if run and run.result_file == path and run.result():
@@ -223,7 +222,11 @@ def main(argv: list[str] | None = None) -> None:
             print_list(args, runs)
         if args.table:
             print_table(args, protocol)
-        pictures = plot(protocol, found_results(args, protocol)[0], args.plot) if args.plot else []
+        pictures = []
+        if args.plot:
+            drawn = {(run.row, run.split, run.seed) for run in runs}
+            pictures += plot(protocol, [one for one in found_results(args, protocol)[0]
+                                        if (one['row'], one['split'], one['seed']) in drawn], args.plot)
         if args.panels:
             pictures += paint_panels([run for run in runs if run.seed == 0], args.panels)
         for path in pictures:

@@ -1,8 +1,10 @@
 """Curves and predictions of the table's rows."""
+import copy
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from mmengine.registry import init_default_scope
 from mmseg.apis import inference_model, init_model
 from mmseg.registry import DATASETS
 
@@ -67,6 +69,7 @@ def paint_panels(runs: Sequence[Run], folder: Path) -> list[Path]:
         list[Path]: The pictures.
     """
     trained = [run for run in runs if last_checkpoint(run.folder) and run.row != 'local-only']
+    init_default_scope('mmseg')  # both mmcv and mmseg have a LoadAnnotations
     paths = []
     for split in SPLITS:
         shown = [run for run in trained if run.split in (split, None)]
@@ -90,5 +93,7 @@ def paint_panels(runs: Sequence[Run], folder: Path) -> list[Path]:
 
 def _predict(run: Run, images: list[np.ndarray]) -> list[np.ndarray]:
     """Classes of every pixel, (H, W), of images in BGR."""
-    model = init_model(run.cfg, str(last_checkpoint(run.folder)), device='cpu')
+    cfg = copy.deepcopy(run.cfg)
+    cfg.test_pipeline = cfg.test_dataloader.dataset.pipeline  # where MMSegmentation looks for it
+    model = init_model(cfg, str(last_checkpoint(run.folder)), device='cpu')
     return [inference_model(model, image).pred_sem_seg.data[0].numpy().astype(np.uint8) for image in images]

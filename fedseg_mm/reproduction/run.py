@@ -1,6 +1,7 @@
 """One training of a table: a row, a split, a seed."""
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -76,7 +77,11 @@ class Run:
     @cached_property
     def cfg(self) -> Config:
         """The config as the training has it."""
-        return load_config(train.parse_args([self.config_file, '--cfg-options', *self.cfg_options]))
+        logging.disable(logging.INFO)  # MMEngine says of every file which environment variable it names
+        try:
+            return load_config(train.parse_args([self.config_file, '--cfg-options', *self.cfg_options]))
+        finally:
+            logging.disable(logging.NOTSET)
 
     @cached_property
     def config_hash(self) -> str:

@@ -22,5 +22,5 @@ def draw_panels(rows: Sequence[tuple[np.ndarray, ...]], titles: Sequence[str], c
     """
     height, width = rows[0][0].shape[:2]
     figure = Figure(figsize=(2.1 * len(titles), 2.1 * height / width * len(rows) + 0.8), layout='constrained')
-    draw_grid(figure, rows, titles, class_names, palette, legend_columns=min(len(class_names), 11))
+    draw_grid(figure, rows, titles, class_names, palette, legend_columns=min(len(class_names), 3 * len(titles) // 2))
     figure.savefig(path, dpi=120)
