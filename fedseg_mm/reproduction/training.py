@@ -15,7 +15,7 @@ from fedseg_mm.errors import FedSegError
 from fedseg_mm.reproduction.files import write_json
 from fedseg_mm.reproduction.provenance import provenance
 from fedseg_mm.reproduction.run import Run
-from fedseg_mm.reproduction.run_logs import logged_round
+from fedseg_mm.reproduction.run_logs import checkpoint_round, logged_round
 
 #: Seconds that a stopped training, or the workers of a killed one, have to end.
 PATIENCE = 10
@@ -49,7 +49,8 @@ class Training:
         self.lock = (run.folder / 'lock').open('w')
         self._acquire()
         parts = run.folder / 'parts.json'
-        had = json.loads(parts.read_text(encoding='utf-8')) if parts.is_file() else []
+        # what was interrupted before its first checkpoint left nothing that counts
+        had = json.loads(parts.read_text(encoding='utf-8')) if parts.is_file() and checkpoint_round(run.folder) else []
         write_json(parts, [*had, dict(provenance(gpu), amp=amp and torch.cuda.is_available())])
         command = [sys.executable, tool('fed_train'), run.config_file, '--work-dir', str(run.folder), '--resume',
                    *(['--amp'] if amp else []), '--cfg-options', *run.cfg_options]
@@ -88,7 +89,11 @@ class Training:
         Raises:
             FedSegError: Says with which words, and where all its output is.
         """
-        if self.process.returncode != 0:
+        code = self.process.returncode
+        if code < 0:
+            raise FedSegError(f'{self.run.name} was ended by signal {-code} (9: perhaps for lack of memory); the same '
+                              f'command goes on with it (all of its output is in {self.run.log})')
+        if code > 0:
             last = (self.run.log.read_text(errors='replace').strip().splitlines() or ['no output'])[-1]
             raise FedSegError(f'{self.run.name} failed: {last} (all of its output is in {self.run.log})')
 
