@@ -1,9 +1,12 @@
 """Every config builds: model, optimizer, federation."""
+import bisect
+
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.runner.utils import calc_dynamic_intervals
 from mmseg.registry import MODELS, TRANSFORMS
 
 from fedseg_mm.cli.train import federate
@@ -101,6 +104,21 @@ def test_settings_of_the_paper():
                 assert group['weight_decay'] == (5e-4 if parameter.ndim > 1 else 0), names[id(parameter)]
         assert wrapper.optimizer.defaults['momentum'] == 0.9 and len(wrapper.optimizer.param_groups) == 4
         assert len(names) == sum(len(group['params']) for group in wrapper.optimizer.param_groups)
+
+
+@pytest.mark.parametrize('path, evaluated', [
+    ('fedavg/upernet_camvid160x120_noniid1_ce.py', [10, 20, 30, 40, 50, 60, 66, 67, 68, 69, 70]),
+    ('fedseg/upernet_camvid160x120_noniid2.py', [10, 20, 30, 40, 50, 60, 66, 67, 68, 69, 70]),
+    ('centralised/upernet_camvid160x120.py', [10, 20, 26, 27, 28, 29, 30]),
+    ('centralised/upernet_camvid160x120_noniid2_masked.py', [10, 20, 26, 27, 28, 29, 30]),
+    ('local_only/upernet_camvid160x120_noniid1.py', [70])])
+def test_rounds_that_the_cpu_protocol_evaluates(path, evaluated):
+    """As MMEngine's loop decides after every epoch."""
+    train_cfg = Config.fromfile(ROOT / 'configs' / path).train_cfg
+    milestones, intervals = calc_dynamic_intervals(train_cfg.val_interval, train_cfg.dynamic_intervals)
+    found = [rounds for rounds in range(1, train_cfg.max_rounds + 1)
+             if rounds % intervals[bisect.bisect(milestones, rounds + 1) - 1] == 0 or rounds == train_cfg.max_rounds]
+    assert found == evaluated
 
 
 def test_camvid_has_a_colour_per_class():

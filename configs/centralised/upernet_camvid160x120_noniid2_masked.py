@@ -2,4 +2,4 @@
 _base_ = '../fedavg/upernet_camvid160x120_noniid2_backce.py'
 federated = dict(local_epochs=1, algorithm=dict(type='Centralised', labels='masked'))
 param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=1e-3, begin=0, end=30, by_epoch=True)]
-train_cfg = dict(max_rounds=30, val_interval=15, dynamic_intervals=[(27, 1)])
+train_cfg = dict(max_rounds=30, dynamic_intervals=[(27, 1)])

@@ -4,4 +4,5 @@ _base_ = [
     '../_base_/federated/camvid_noniid1.py', '../_base_/schedules/cpu_70_rounds.py', '../_base_/default_runtime.py'
 ]
 model = dict(data_preprocessor=dict(size=(96, 128)), decode_head=dict(num_classes=11))
-train_cfg = dict(max_rounds=70, val_interval=35, dynamic_intervals=[(67, 1)])  # the last five rounds are evaluated
+# evaluated are every tenth round, for curves, and the last five
+train_cfg = dict(max_rounds=70, val_interval=10, dynamic_intervals=[(67, 1)])

@@ -7,6 +7,7 @@ import os.path as osp
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
@@ -81,6 +82,16 @@ def add_federated_argument(parser: argparse.ArgumentParser) -> None:
                         help='federate a plain MMSegmentation config: a config file with `federated`, `train_cfg` and, '
                         'if cross-entropy is to be replaced, `head_loss`, e.g. '
                         'configs/_base_/federated/fedseg_noniid1.py; what it changes is said in the log')
+
+
+def tool(name: str) -> str:
+    """The path of one of the tools, here or in the installed package."""
+    return short_path(Path(get_installed_path('fedseg_mm'), '.mim', 'tools', f'{name}.py').resolve())
+
+
+def short_path(path: str | Path) -> str:
+    """The path from the current folder or from the root, whichever is shorter."""
+    return min(osp.relpath(path), str(path), key=len)
 
 
 def find_config(name: str) -> str:

@@ -12,12 +12,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 from mmengine.config import Config
-from mmengine.utils import get_installed_path
 from mmseg.registry import DATASETS
 from prettytable import PrettyTable
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fedseg_mm.cli.common import find_config, one_sentence_errors
+from fedseg_mm.cli.common import find_config, one_sentence_errors, short_path, tool
 from fedseg_mm.datasets import StreetScenesDataset
 from fedseg_mm.datasets.load_street_scene import paint_scene
 from fedseg_mm.errors import FedSegError
@@ -42,15 +41,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--work-dir', default='work_dirs/demo', help='where all files go (default: work_dirs/demo)')
     parser.add_argument('--rounds', type=int, help="rounds to train (default: those of the configs)")
     return parser.parse_args(argv)
-
-
-def tool(name: str) -> str:
-    """The path of one of the tools, here or in the installed package."""
-    return _short(Path(get_installed_path('fedseg_mm'), '.mim', 'tools', f'{name}.py').resolve())
-
-
-def _short(path: str | Path) -> str:
-    return min(os.path.relpath(path), str(path), key=len)
 
 
 @dataclass
@@ -148,7 +138,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.rounds is not None and args.rounds < 1:
             raise FedSegError(f'--rounds must be at least 1, but is {args.rounds}')
         work_dir = Path(args.work_dir)
-        configs = {row: _short(Path(find_config(CONFIG.format(row=row))).resolve()) for row in ROWS}
+        configs = {row: short_path(Path(find_config(CONFIG.format(row=row))).resolve()) for row in ROWS}
         cfg = Config.fromfile(configs['ce'])
         rounds = args.rounds or cfg.train_cfg.max_rounds
         run([training(row, configs[row], work_dir / row, rounds) for row in ROWS])

@@ -1,4 +1,6 @@
 from .comparison import draw_comparison
+from .convergence import draw_convergence
+from .panels import draw_panels
 from .partition_map import draw_partition
 
-__all__ = ['draw_comparison', 'draw_partition']
+__all__ = ['draw_comparison', 'draw_convergence', 'draw_panels', 'draw_partition']

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+
+from fedseg_mm.visualization.picture_grid import draw_grid
 
 
 def draw_comparison(curves: Mapping[str, Sequence[tuple[int, float]]], rows: Sequence[tuple[np.ndarray, ...]],
@@ -22,8 +23,6 @@ def draw_comparison(curves: Mapping[str, Sequence[tuple[int, float]]], rows: Seq
         palette (Sequence[Sequence[int]]): Their RGB colours, (C, 3).
         path (str or Path): The PNG file to write.
     """
-    colours = np.zeros((256, 3), np.uint8)
-    colours[:len(palette)] = palette
     figure = Figure(figsize=(12, 1.5 * len(rows) + 0.6), layout='constrained')
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[4, 7.6])[0]
 
@@ -36,13 +35,5 @@ def draw_comparison(curves: Mapping[str, Sequence[tuple[int, float]]], rows: Seq
     axes.grid(alpha=0.3)
     axes.legend(loc='upper left', fontsize=9)
 
-    grid = right.subplots(len(rows), len(titles), squeeze=False)
-    for line, images in zip(grid, rows):
-        for place, image in zip(line, images):
-            place.imshow(image if image.ndim == 3 else colours[image], interpolation='nearest')
-            place.set_axis_off()
-    for place, title in zip(grid[0], titles):
-        place.set_title(title, fontsize=10)
-    patches = [Patch(color=tuple(np.array(colour) / 255), label=name) for name, colour in zip(class_names, palette)]
-    right.legend(handles=patches, loc='outside lower center', ncols=5, fontsize=8, frameon=False)
+    draw_grid(right, rows, titles, class_names, palette)
     figure.savefig(path, dpi=100)

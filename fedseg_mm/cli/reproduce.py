@@ -1,0 +1,237 @@
+"""The paper's table on CamVid: trains its rows, and prints what was measured."""
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import torch
+
+from fedseg_mm.cli.common import CFG_OPTIONS_HELP, CfgOptions, check_data_folders, one_sentence_errors
+from fedseg_mm.errors import FedSegError
+from fedseg_mm.reproduction import (
+    PROTOCOLS,
+    SPLITS,
+    KeptState,
+    Protocol,
+    Run,
+    SideBySide,
+    checkpoint_round,
+    paint_panels,
+    plot,
+    save_result,
+)
+from fedseg_mm.reproduction.table import as_markdown, as_text, warnings
+
+EPILOG = """\
+examples:
+  all rows, on a CPU     python tools/reproduce.py --protocol cpu
+  one row                python tools/reproduce.py --protocol cpu --rows FedSeg --splits noniid1 --seeds 0
+  for half an hour       python tools/reproduce.py --protocol cpu --minutes 30
+  what is done           python tools/reproduce.py --protocol cpu --list
+  the table so far       python tools/reproduce.py --protocol cpu --table --markdown
+  curves, predictions    python tools/reproduce.py --protocol cpu --plot figures --panels figures
+  on a GPU, in pieces    python tools/reproduce.py --protocol paper --rows FedSeg --splits noniid1 --minutes 8 \\
+                             --state state
+
+The rows of the protocol cpu are the methods CE, BackCE, FedProx, FedDyn, MOON and FedSeg, and the bounds centralised,
+centralised-masked and local-only, with a small model on CamVid at 160x120: minutes a run on one CPU core. The protocol
+paper has the methods in the settings of the paper, for a GPU: BiSeNetV2, 800 rounds, mixed precision.
+
+Only what is missing is trained. Every run is a process of tools/fed_train.py with a work dir and a log of its own, and
+may be interrupted at any time: the same command goes on from its last checkpoint, with the same figures. A complete run
+is one file RESULTS/PROTOCOL/ROW_SPLIT_seedS.json. It counts as long as the settings of its config are the same; the
+folders of data and logs do not matter.
+
+--state keeps what another machine needs to go on (the last checkpoint, what clients keep, the logs) in pieces of at
+most 15 MB each, one folder per run; it is read at the start where the work dir is behind it, and written at the end."""
+
+
+class OptionTexts(CfgOptions):
+    """Checks ``--cfg-options`` and keeps them as they were typed, to be handed on."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        super().__call__(parser, namespace, list(values), option_string)
+        setattr(namespace, self.dest, list(values))
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='reproduce', description="Reproduce the paper's table on CamVid.", epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--protocol', choices=list(PROTOCOLS), default='cpu', help='which settings (default: cpu)')
+    parser.add_argument('--rows', nargs='+', metavar='ROW', help='rows of the table (default: all of the protocol)')
+    parser.add_argument('--splits', nargs='+', choices=SPLITS, help='splits of CamVid (default: both)')
+    parser.add_argument('--seeds', nargs='+', type=int, metavar='SEED',
+                        help='seeds, each for training and partition (default: 0, and in the protocol cpu 1 and 2 for '
+                        'CE, BackCE and FedSeg)')
+    parser.add_argument('--jobs', type=int, help='trainings side by side (default: 2; in the protocol paper 1)')
+    parser.add_argument('--minutes', type=float, help='stop after so many minutes; the same command goes on')
+    parser.add_argument('--work-dir', default='work_dirs/reproduce', type=Path,
+                        help='where checkpoints and logs go (default: work_dirs/reproduce)')
+    parser.add_argument('--results', default='results', type=Path,
+                        help='where the results of complete runs go (default: results)')
+    parser.add_argument('--state', type=Path, help='folder that keeps what another machine needs to go on')
+    parser.add_argument('--cpu-anyway', action='store_true', help='train the protocol paper without a GPU')
+    parser.add_argument('--list', action='store_true', help='only say what is done, begun and missing')
+    parser.add_argument('--table', action='store_true', help='only print the table of what is in the results')
+    parser.add_argument('--markdown', action='store_true', help='print the table as markdown')
+    parser.add_argument('--plot', metavar='DIR', type=Path, help='only draw mIoU over rounds and bytes, of the results')
+    parser.add_argument('--panels', metavar='DIR', type=Path,
+                        help='only draw predictions of three test images, of the checkpoints with seed 0')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionTexts, default=[], metavar='KEY=VALUE',
+                        help=f'{CFG_OPTIONS_HELP}; results of such runs have names of their own')
+    return parser.parse_args(argv)
+
+
+def make_run(args: argparse.Namespace, protocol: Protocol, row: str, split: str | None, seed: int) -> Run:
+    return Run(protocol, row, split, seed, tuple(args.cfg_options), args.work_dir, args.results)
+
+
+def wanted_runs(args: argparse.Namespace, protocol: Protocol) -> list[Run]:
+    """The runs that the arguments ask for; all rows with the first seed come first.
+
+    Raises:
+        FedSegError: The protocol has no such row.
+    """
+    for row in args.rows or ():
+        if row not in protocol.configs:
+            raise FedSegError(f'the protocol {protocol.name} has no row {row}: its rows are '
+                              f'{", ".join(protocol.configs)}')
+    runs = [make_run(args, protocol, row, split, seed)
+            for row in dict.fromkeys(args.rows or protocol.configs)
+            for seed in dict.fromkeys(args.seeds or protocol.seeds(row))
+            for split in protocol.splits(row) if split is None or split in (args.splits or SPLITS)]
+    return sorted(runs, key=lambda run: run.seed)
+
+
+def found_results(args: argparse.Namespace, protocol: Protocol) -> tuple[list[dict], list[str]]:
+    """What is in the folder of results.
+
+    Returns:
+        tuple[list[dict], list[str]]: The results, and the names of files that
+            other settings than today's made.
+
+    Raises:
+        FedSegError: A file cannot be read.
+    """
+    results, others = [], []
+    for path in sorted((args.results / protocol.name).glob('*.json')):
+        try:
+            result = json.loads(path.read_text(encoding='utf-8'))
+            row, split, seed, options = (result[key] for key in ('row', 'split', 'seed', 'options'))
+        except (ValueError, KeyError, TypeError) as error:
+            raise FedSegError(f'{path} is no result of a run: remove it, and run it again') from error
+        if options != args.cfg_options:
+            continue
+        run = make_run(args, protocol, row, split, seed) if row in protocol.configs else None
+        if run and run.result_file == path and run.result():
+            results.append(result)
+        else:
+            others.append(path.name)
+    return results, others
+
+
+def print_table(args: argparse.Namespace, protocol: Protocol) -> None:
+    results, others = found_results(args, protocol)
+    print((as_markdown if args.markdown else as_text)(protocol, results))
+    for sentence in warnings(results):
+        print(sentence)
+    if others:
+        print(f'Left out, as the settings have changed since: {", ".join(others)}. Run them again.')
+
+
+def print_list(args: argparse.Namespace, runs: list[Run]) -> None:
+    """Every run's state, with the command for it alone."""
+    for run in runs:
+        rounds = checkpoint_round(run.folder)
+        if args.state:
+            rounds = max(rounds, KeptState(run, args.state).index()['round'])
+        if run.result():
+            word, what = 'done', str(run.result_file)
+        else:
+            word, what = ('begun', f'round {rounds} of {run.rounds}: ') if rounds else ('missing', '')
+            what += command(args, run)
+        print(f'{word:8s} {run.name:34s} {what}')
+
+
+def command(args: argparse.Namespace, run: Run) -> str:
+    """The command that trains one run alone."""
+    words = ['--protocol', run.protocol.name, '--rows', run.row, *(['--splits', run.split] if run.split else []),
+             '--seeds', str(run.seed)]
+    defaults = parse_args([])
+    for name in ('work_dir', 'results', 'state'):
+        if getattr(args, name) != getattr(defaults, name):
+            words += [f'--{name.replace("_", "-")}', str(getattr(args, name))]
+    if args.cfg_options:
+        words += ['--cfg-options', *args.cfg_options]
+    return f'python tools/reproduce.py {shlex.join(words)}'
+
+
+def train_missing(args: argparse.Namespace, protocol: Protocol, runs: list[Run]) -> int:
+    """Train what is missing and print the table.
+
+    Returns:
+        int: The exit code: 1 if a run failed.
+    """
+    missing = [run for run in runs if run.result() is None]
+    if missing and protocol.gpu and not torch.cuda.is_available() and not args.cpu_anyway:
+        raise FedSegError(f'the protocol {protocol.name} is meant for a GPU, and there is none: take --protocol cpu, '
+                          'whose runs take minutes, or add --cpu-anyway to train for days')
+    for run in missing:  # before anything is trained, also what runs last
+        check_data_folders(run.cfg, ('train_dataloader', 'val_dataloader'))
+
+    def prepare(run: Run) -> None:
+        if args.state and KeptState(run, args.state).bring_back():
+            print(f'{run.name} is brought back from {KeptState(run, args.state).folder}.', flush=True)
+
+    work = SideBySide(missing, args.jobs or protocol.jobs, args.minutes, protocol.gpu, prepare=prepare,
+                      finish=save_result)
+    stopped = work.go()
+    failures = list(work.failures)
+    if args.state:
+        for run in work.begun:
+            try:
+                if KeptState(run, args.state).keep():
+                    print(f'{run.name} is kept in {KeptState(run, args.state).folder}.', flush=True)
+            except FedSegError as error:
+                failures.append(str(error))
+    print_table(args, protocol)
+    left = [run for run in runs if run.result() is None]
+    if stopped:
+        begun = sum(checkpoint_round(run.folder) > 0 for run in left)
+        print(f'Stopped, as {stopped}: {len(runs) - len(left)} of {len(runs)} runs are complete, {begun} begun, '
+              f'{len(left) - begun} to be started. The same command goes on; --list says with what.')
+    elif not left:
+        print(f'All runs that were asked for ({len(runs)}) are complete; their results are in '
+              f'{args.results / protocol.name}.')
+    for sentence in failures:
+        print(f'reproduce: {sentence}', file=sys.stderr)
+    return 1 if failures else 0
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    with one_sentence_errors('reproduce'):
+        for name in ('jobs', 'minutes'):
+            if getattr(args, name) is not None and getattr(args, name) <= 0:
+                raise FedSegError(f'--{name} must be above 0, but is {getattr(args, name):g}')
+        protocol = PROTOCOLS[args.protocol]
+        runs = wanted_runs(args, protocol)
+        if args.list:
+            print_list(args, runs)
+        if args.table:
+            print_table(args, protocol)
+        pictures = []
+        if args.plot:
+            drawn = {(run.row, run.split, run.seed) for run in runs}
+            pictures += plot(protocol, [one for one in found_results(args, protocol)[0]
+                                        if (one['row'], one['split'], one['seed']) in drawn], args.plot)
+        if args.panels:
+            pictures += paint_panels([run for run in runs if run.seed == 0], args.panels)
+        for path in pictures:
+            print(f'Picture      {path}')
+        if (args.plot or args.panels) and not pictures:
+            raise FedSegError('there is nothing to draw: train a row first')
+        if not (args.list or args.table or args.plot or args.panels):
+            sys.exit(train_missing(args, protocol, runs))

@@ -1,0 +1,91 @@
+"""The paper's table, of what was measured."""
+import statistics
+from collections.abc import Iterable, Sequence
+
+from prettytable import PrettyTable
+
+from fedseg_mm.reproduction.protocol import SPLITS, Protocol
+
+METRICS = ('mIoU', 'aAcc')
+NONE = '–'
+#: How the rows are called.
+TITLES = {
+    'CE': 'FedAvg (CE)',
+    'BackCE': 'FedAvg + BackCE',
+    'FedProx': 'FedProx + BackCE',
+    'FedDyn': 'FedDyn + BackCE',
+    'MOON': 'MOON + BackCE',
+    'FedSeg': 'FedSeg (BackCE + contrast)',
+    'centralised': 'all images and labels in one place',
+    'centralised-masked': "all images in one place, with the clients' labels",
+    'local-only': 'every client alone, mean over the clients'
+}
+#: The paper's CamVid columns: mIoU and pixel accuracy on non-IID1 and non-IID2.
+PUBLISHED = {
+    'CE': ('19.06 / 51.71', '32.12 / 69.55'),
+    'BackCE': ('58.38 / 88.51', '62.13 / 90.00'),
+    'FedProx': ('58.29 / 87.28', '62.04 / 90.61'),
+    'FedDyn': ('59.44 / 89.32', '62.18 / 90.20'),
+    'MOON': ('58.90 / 87.96', '62.77 / 90.98'),
+    'FedSeg': ('63.50 / 90.68', '64.67 / 91.25')
+}
+HEAD = ('', 'non-IID1', 'published', 'non-IID2', 'published')
+
+
+def cell(results: Sequence[dict]) -> str:
+    """mIoU and pixel accuracy of the results of one row and split.
+
+    Several seeds are given as mean ± sample standard deviation, with their
+    number.
+    """
+    if not results:
+        return NONE
+    figures = [[result['mean_of_last_five'][name] for result in results] for name in METRICS]
+    if len(results) == 1:
+        return ' / '.join(f'{values[0]:.2f}' for values in figures)
+    return ' / '.join(f'{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}'
+                      for values in figures) + f' ({len(results)} seeds)'
+
+
+def table_rows(protocol: Protocol, results: Iterable[dict]) -> list[list[str]]:
+    """The lines of the table, each with the published figures beside ours.
+
+    Args:
+        protocol (Protocol): Gives the rows.
+        results (Iterable[dict]): The complete runs; what is not there is
+            "–". A row without splits has the same figure on both.
+    """
+    results = list(results)
+    lines = []
+    for row in protocol.configs:
+        line = [TITLES.get(row, row)]
+        for split, published in zip(SPLITS, PUBLISHED.get(row, (NONE, NONE))):
+            line += [cell([one for one in results if one['row'] == row and one['split'] in (split, None)]), published]
+        lines.append(line)
+    return lines
+
+
+def as_text(protocol: Protocol, results: Iterable[dict]) -> str:
+    """The table for a console."""
+    table = PrettyTable([HEAD[0], *(f'{name}{" " * i}' for i, name in enumerate(HEAD[1:]))])  # names must differ
+    table.align = 'l'
+    table.add_rows(table_rows(protocol, results))
+    return table.get_string()
+
+
+def as_markdown(protocol: Protocol, results: Iterable[dict]) -> str:
+    """The table for a document."""
+    lines = [HEAD, ['---'] * len(HEAD), *table_rows(protocol, results)]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def warnings(results: Iterable[dict]) -> list[str]:
+    """What makes figures of the table hard to compare."""
+    partitions: dict[tuple, dict[str, list[str]]] = {}
+    for one in results:
+        if one['split']:
+            key = one['split'], one['seed']
+            partitions.setdefault(key, {}).setdefault(one['partition'], []).append(one['row'])
+    return [f'The rows of {split} with seed {seed} have different partitions: '
+            f'{" and ".join(", ".join(rows) for rows in found.values())}; they were made with other images.'
+            for (split, seed), found in partitions.items() if len(found) > 1]

@@ -1,0 +1,301 @@
+"""The table's runs: complete, killed, stopped, failed, and on another machine; the table itself."""
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import pytest
+
+from fedseg_mm.cli import reproduce
+from fedseg_mm.reproduction import PROTOCOLS, KeptState, Protocol, Run, kept_state
+from fedseg_mm.reproduction.files import write_json
+from fedseg_mm.reproduction.run_logs import RunLogs
+from fedseg_mm.reproduction.table import cell
+from tests.conftest import ROOT, write_config
+
+#: Adds a protocol of small rows and runs the tool, in a process that can be killed.
+SCRIPT = """
+import sys
+from fedseg_mm.cli import reproduce
+reproduce.PROTOCOLS['tiny'] = reproduce.Protocol('tiny', {'MOON': sys.argv[1]})
+reproduce.main(['--protocol', 'tiny', *sys.argv[2:]])
+"""
+ROUNDS = 10
+
+
+@pytest.fixture(scope='module')
+def config(tiny_data, tmp_path_factory) -> str:
+    """Ten rounds of a method whose clients keep something, evaluated after every second one."""
+    return write_config(tiny_data, tmp_path_factory.mktemp('config'), **{
+        'train_cfg.max_rounds': ROUNDS, 'train_cfg.val_interval': 2, 'federated.algorithm': dict(type='MOON'),
+        'default_hooks.checkpoint.interval': 2, 'default_hooks.mean_evaluation': dict(type='MeanEvaluationHook'),
+        'optim_wrapper.optimizer.lr': 0.3, 'param_scheduler': []})
+
+
+@pytest.fixture
+def tiny(monkeypatch, config) -> Protocol:
+    protocol = Protocol('tiny', {'MOON': config}, jobs=2)
+    monkeypatch.setitem(PROTOCOLS, 'tiny', protocol)
+    return protocol
+
+
+def tool(*arguments) -> int:
+    """Run the tool in this process; its exit code."""
+    with pytest.raises(SystemExit) as end:
+        reproduce.main(['--protocol', 'tiny', *map(str, arguments)])
+    return end.value.code or 0
+
+
+@pytest.fixture(scope='module')
+def whole(config, tmp_path_factory) -> tuple[Path, dict]:
+    """An uninterrupted run: its folder, with `work` and `results`, and its result."""
+    folder = tmp_path_factory.mktemp('whole')
+    subprocess.run([sys.executable, '-c', SCRIPT, config, '--work-dir', folder / 'work', '--results',
+                    folder / 'results'], check=True, cwd=ROOT)
+    return folder, json.loads((folder / 'results' / 'tiny' / 'MOON_seed0.json').read_text())
+
+
+def test_the_result_is_what_the_training_logged(whole):
+    folder, result = whole
+    (work_dir, ) = (folder / 'work' / 'tiny').iterdir()
+    log = (work_dir / 'train.log').read_text()
+    rounds, figures = re.findall(r'Mean of the evaluations after rounds ([\d, ]+): (.+)', log)[-1]
+    assert rounds == '2, 4, 6, 8, 10' == ', '.join(str(one['round']) for one in result['evaluations'])
+    assert {name: f'{value:.2f}' for name, value in result['mean_of_last_five'].items()}.items() <= dict(
+        figure.split() for figure in figures.split(', ')).items()
+    scalars = [json.loads(line) for line in next(work_dir.glob('*/vis_data/scalars.json')).read_text().splitlines()]
+    assert [(line['step'], line['mIoU'], line['aAcc']) for line in scalars if 'mIoU' in line] == [
+        (one['round'], one['mIoU'], one['aAcc']) for one in result['evaluations']]
+    assert len({one['mIoU'] for one in result['evaluations']}) > 1
+    lines = [json.loads(line) for line in next(work_dir.glob('*/vis_data/rounds.json')).read_text().splitlines()]
+    assert result['rounds'][-1] == dict(
+        round=ROUNDS, bytes_up=sum(line['bytes_up'] for line in lines), bytes_down=sum(
+            line['bytes_down'] for line in lines))
+    assert result['rounds'][0]['bytes_up'] == sum(line['bytes_up'] for line in lines[:2])
+    assert result['wall_time_s'] >= sum(line['time'] for line in lines)
+    assert result['partition'] == json.loads((work_dir / 'partition.json').read_text())['hash']
+    assert '1 thread' in result['device'] and result['seed'] == 0 and result['split'] is None
+
+
+def killed_after(config: str, rounds: int, folder: Path) -> Run:
+    """Start the tool and SIGKILL it, and not its training, once a checkpoint is there; the training must end too."""
+    run = Run(Protocol('tiny', {'MOON': config}), 'MOON', None, 0, (), folder / 'work', folder / 'results')
+    with (folder / 'output.txt').open('a') as output:
+        process = subprocess.Popen(
+            [sys.executable, '-c', SCRIPT, config, '--work-dir', folder / 'work', '--results', folder / 'results'],
+            cwd=ROOT, stdout=output, stderr=output)
+    deadline = time.time() + 60
+    while not (run.folder / f'round_{rounds}.pth').exists() and process.poll() is None and time.time() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, (folder / 'output.txt').read_text()
+    time.sleep(0.5)
+    size = run.log.stat().st_size
+    time.sleep(0.5)
+    assert run.log.stat().st_size == size and not run.result_file.exists()
+    return run
+
+
+def test_killed_twice_and_moved_equals_uninterrupted(whole, tiny, config, tmp_path, monkeypatch, capsys):
+    """And a damaged or missing piece of what was moved is named."""
+    monkeypatch.setattr(kept_state, 'PIECE', 100_000)
+    killed_after(config, 2, tmp_path)
+    run = killed_after(config, 6, tmp_path)
+    state = KeptState(run, tmp_path / 'state')
+    assert state.keep() and not state.keep()
+    pieces = state.index()['pieces']
+    assert len(pieces) > 2 and max(piece['bytes'] for piece in pieces) == 100_000
+    (run.folder.parents[1]).rename(tmp_path / 'gone')
+    here = ('--work-dir', tmp_path / 'work', '--results', tmp_path / 'results', '--state', tmp_path / 'state')
+
+    reproduce.main(['--protocol', 'tiny', '--list', *map(str, here)])
+    assert re.search(r'begun +MOON_seed0 +round [68] of 10: python tools/reproduce.py --protocol tiny --rows MOON '
+                     r'--seeds 0 --work-dir \S+ --results \S+ --state \S+', capsys.readouterr().out)
+    piece = state.folder / pieces[1]['file']
+    content = piece.read_bytes()
+    for spoilt, word in ((content[:-1] + b'x', 'damaged'), (None, 'missing')):
+        piece.unlink() if spoilt is None else piece.write_bytes(spoilt)
+        assert tool(*here) == 1
+        error = capsys.readouterr().err
+        assert f'reproduce: the piece {piece} of the state of MOON_seed0 is {word}: ' in error
+        assert 'Traceback' not in error and not (run.folder / 'round_6.pth').exists()
+    piece.write_bytes(content)
+
+    assert tool(*here) == 0
+    assert 'goes on after round' in capsys.readouterr().out
+    result = json.loads(run.result_file.read_text())
+    assert {**result, 'wall_time_s': 0} == {**whole[1], 'wall_time_s': 0}
+    assert state.index()['round'] == ROUNDS
+    assert {path.name for path in state.folder.iterdir()} == {
+        'index.json', *(piece['file'] for piece in state.index()['pieces'])}
+    assert tool(*here) == 0 and 'All runs that were asked for (1) are complete' in capsys.readouterr().out
+
+
+def test_a_failing_row_is_said_and_others_go_on(tiny, tiny_data, config, tmp_path, monkeypatch, capsys):
+    short = {'train_cfg.max_rounds': 1, 'train_cfg.val_interval': 1}
+    rows = {'CE': write_config(tiny_data, tmp_path / 'bad', **{**short, 'federated.clients_per_round': 99}),
+            'BackCE': write_config(tiny_data, tmp_path / 'good', **short)}
+    monkeypatch.setitem(PROTOCOLS, 'tiny', Protocol('tiny', rows))
+    assert tool('--work-dir', tmp_path / 'work', '--results', tmp_path / 'results') == 1
+    output, error = capsys.readouterr()
+    log = next((tmp_path / 'work' / 'tiny').glob('CE_seed0_*')) / 'train.log'
+    assert re.fullmatch(rf'reproduce: CE_seed0 failed: fed_train: .*99.* \(all of its output is in {log}\)\n', error)
+    assert 'BackCE_seed0 is complete' in output and (tmp_path / 'results' / 'tiny' / 'BackCE_seed0.json').exists()
+    assert 'FedAvg (CE)     | –' in output
+
+
+def test_minutes_stop_everything(tiny, tmp_path, capsys):
+    """After 3 seconds a training has started, and has no round behind it."""
+    started = time.time()
+    assert tool('--work-dir', tmp_path / 'work', '--results', tmp_path / 'results', '--minutes', 0.05) == 0
+    output = capsys.readouterr().out
+    assert 'Stopped, as the 0.05 minutes are over: 0 of 1 runs are complete, 0 begun, 1 to be started.' in output
+    assert time.time() - started < 30
+    (folder, ) = (tmp_path / 'work' / 'tiny').iterdir()
+    commands = subprocess.run(['ps', '-eo', 'args'], capture_output=True, text=True).stdout
+    assert str(folder) not in commands
+
+
+def test_a_run_that_another_process_trains_is_left_to_it(tiny, config, tmp_path, monkeypatch, capsys):
+    import fcntl
+
+    from fedseg_mm.reproduction import training
+    monkeypatch.setattr(training, 'PATIENCE', 0)
+    run = Run(tiny, 'MOON', None, 0, (), tmp_path / 'work', tmp_path / 'results')
+    run.folder.mkdir(parents=True)
+    with (run.folder / 'lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert tool('--work-dir', tmp_path / 'work', '--results', tmp_path / 'results') == 1
+    assert 'MOON_seed0 is being trained by another process' in capsys.readouterr().err
+
+
+# --- no training ------------------------------------------------------------
+def made_up(folder: Path, row: str, split: str | None, seed: int, figures: list[float], **changes) -> dict:
+    """A result of the CPU's protocol, with made-up figures."""
+    run = Run(PROTOCOLS['cpu'], row, split, seed, (), folder / 'work', folder / 'results')
+    result = dict(
+        row=row, split=split, seed=seed, options=[], config_hash=run.config_hash, partition='one',
+        evaluations=[dict(round=10 * i, mIoU=value, aAcc=50.) for i, value in enumerate(figures, 1)],
+        mean_of_last_five=dict(mIoU=sum(figures) / len(figures), aAcc=50.),
+        rounds=[dict(round=10 * i, bytes_up=10 * i, bytes_down=20 * i) for i in range(1, len(figures) + 1)])
+    write_json(run.result_file, {**result, **changes})
+    return result
+
+
+def test_the_table_has_what_is_there(tmp_path, capsys):
+    made_up(tmp_path, 'CE', 'noniid1', 0, [10., 12.])
+    for seed, miou in enumerate((20., 23., 26.)):
+        made_up(tmp_path, 'BackCE', 'noniid1', seed, [miou])
+    made_up(tmp_path, 'centralised', None, 0, [40.])
+    made_up(tmp_path, 'MOON', 'noniid2', 0, [30.], config_hash='of another config')
+    made_up(tmp_path, 'FedSeg', 'noniid1', 0, [30.], partition='another')
+    reproduce.main(['--table', '--markdown', '--results', str(tmp_path / 'results')])
+    output = capsys.readouterr().out
+    for line in ('|  | non-IID1 | published | non-IID2 | published |',
+                 '| FedAvg (CE) | 11.00 / 50.00 | 19.06 / 51.71 | – | 32.12 / 69.55 |',
+                 # 20, 23, 26 have the sample standard deviation 3
+                 '| FedAvg + BackCE | 23.00 ± 3.00 / 50.00 ± 0.00 (3 seeds) | 58.38 / 88.51 | – | 62.13 / 90.00 |',
+                 '| MOON + BackCE | – | 58.90 / 87.96 | – | 62.77 / 90.98 |',
+                 '| all images and labels in one place | 40.00 / 50.00 | – | 40.00 / 50.00 | – |',
+                 'Left out, as the settings have changed since: MOON_noniid2_seed0.json. Run them again.',
+                 'The rows of noniid1 with seed 0 have different partitions: BackCE, CE and FedSeg; they were made '
+                 'with other images.'):
+        assert line in output.splitlines(), line
+    reproduce.main(['--table', '--results', str(tmp_path / 'results')])
+    assert re.search(r'FedAvg \+ BackCE +\| 23.00 ± 3.00 / 50.00 ± 0.00 \(3 seeds\)', capsys.readouterr().out)
+    assert cell([]) == '–'
+
+
+def test_curves_of_all_rows(tmp_path, capsys):
+    for seed in range(3):
+        made_up(tmp_path, 'CE', 'noniid1', seed, [10., 12. + seed])
+    made_up(tmp_path, 'centralised', None, 0, [40.])
+    reproduce.main(['--plot', str(tmp_path / 'curves'), '--results', str(tmp_path / 'results')])
+    assert [path.name for path in (tmp_path / 'curves').iterdir()] == ['convergence_noniid1.png']
+    assert cv2.imread(str(tmp_path / 'curves' / 'convergence_noniid1.png')).shape[1] > 1000
+
+
+def test_panels_of_rows_that_have_a_checkpoint(whole, config, tmp_path, monkeypatch, capsys):
+    """A trained row without splits stands on the pictures of both splits, if another row has them."""
+    split = Path(config).with_name('{split}.py')
+    for name in ('noniid1', 'noniid2'):
+        split.with_name(f'{name}.py').write_text(f"_base_ = '{config}'\n")
+    protocol = Protocol('tiny', {'FedSeg': str(split), 'MOON': config, 'CE': str(split)})
+    monkeypatch.setitem(PROTOCOLS, 'tiny', protocol)
+    work = tmp_path / 'work'
+    shutil.copytree(whole[0] / 'work', work)
+    run = Run(protocol, 'FedSeg', 'noniid1', 0, (), work, tmp_path)
+    shutil.copytree(next((work / 'tiny').iterdir()), run.folder)
+    reproduce.main(['--protocol', 'tiny', '--panels', str(tmp_path / 'panels'), '--work-dir', str(work)])
+    assert [path.name for path in (tmp_path / 'panels').iterdir()] == ['panels_noniid1.png']
+    height, width, _ = cv2.imread(str(tmp_path / 'panels' / 'panels_noniid1.png')).shape
+    assert width == pytest.approx(120 * 2.1 * 4, abs=2)  # image, truth, and the rows with a checkpoint
+
+
+def test_rows_of_a_seed_share_the_partition():
+    """A seed is that of the training and of the partition."""
+    run = Run(PROTOCOLS['cpu'], 'FedSeg', 'noniid2', 3, (), Path('work'), Path('results'))
+    assert run.cfg.randomness.seed == 3 and run.cfg.federated.partitioner.seed == 3
+    assert run.cfg.federated.algorithm.type == 'FedSeg' and run.cfg.federated.partitioner.classes_per_client == 2
+
+
+def test_the_hash_is_of_the_settings_and_not_of_the_machine(tmp_path, monkeypatch):
+    def hashed(*options, seed=0):
+        return Run(PROTOCOLS['cpu'], 'CE', 'noniid1', seed, options, Path('work'), Path('results')).config_hash
+
+    first = hashed()
+    monkeypatch.setenv('FEDSEG_CAMVID', str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert hashed() == first == hashed('work_dir=elsewhere', 'log_level=ERROR', 'resume=True',
+                                       'default_hooks.logger.interval=5')
+    others = hashed('optim_wrapper.optimizer.lr=0.1'), hashed('federated.local_epochs=1'), hashed(seed=1)
+    assert len({first, *others}) == 4
+
+
+def test_every_run_has_a_config_and_a_command(capsys, tmp_path):
+    for name in PROTOCOLS:
+        reproduce.main(['--protocol', name, '--list', '--results', str(tmp_path), '--work-dir', str(tmp_path)])
+        lines = capsys.readouterr().out.splitlines()
+        # seeds 1 and 2 of three rows, on both splits; the bound of all labels has no split
+        assert len(lines) == (8 * 2 + 1 + 2 * 3 * 2 if name == 'cpu' else 6 * 2)
+        assert all(line.startswith('missing') and '--rows' in line for line in lines)
+
+
+@pytest.mark.parametrize('arguments, sentence', [
+    (['--rows', 'FedFoo'], 'reproduce: the protocol cpu has no row FedFoo: its rows are CE, BackCE'),
+    (['--protocol', 'paper', '--rows', 'centralised'], 'the protocol paper has no row centralised'),
+    (['--jobs', '0'], '--jobs must be above 0, but is 0'),
+    (['--plot', 'figures', '--results', 'nothing'], 'there is nothing to draw')])
+def test_mistakes_are_told(arguments, sentence):
+    with pytest.raises(SystemExit) as end:
+        reproduce.main(arguments)
+    assert sentence in end.value.code
+
+
+def test_the_papers_protocol_needs_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    with pytest.raises(SystemExit) as end:
+        reproduce.main(['--protocol', 'paper', '--results', str(tmp_path)])
+    assert 'the protocol paper is meant for a GPU, and there is none: take --protocol cpu' in end.value.code
+
+
+def test_half_a_line_of_a_log_is_no_entry(tmp_path):
+    for name, text in (('1', '{"round": 1, "time": 1}\n{"round": 2, "time": 2}\n{"round": 3, "ti'),
+                       ('2', '{"round": 2, "time": 5}\n')):
+        (tmp_path / name / 'vis_data').mkdir(parents=True)
+        (tmp_path / name / 'vis_data' / 'rounds.json').write_text(text)
+    assert {number: line['time'] for number, line in RunLogs(tmp_path).rounds.items()} == {1: 1, 2: 5}
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit) as end:
+        reproduce.main(['--help'])
+    assert end.value.code == 0
+    output = capsys.readouterr().out
+    for text in ('--state', '--minutes', 'examples:', 'python tools/reproduce.py --protocol cpu'):
+        assert text in output
