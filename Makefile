@@ -1,10 +1,10 @@
-# make demo: what BackCE does, in minutes on a CPU. make test: the tests. Both start from nothing but Python >= 3.10.
+# make demo: what BackCE does, in minutes on a CPU. make test: the tests. make bench: the speed. All start from nothing but Python >= 3.10.
 # An environment that has torch can be named instead: make demo ENV=/path/to/env
 PYTHON ?= python3
 ENV ?= .venv
 PIP = $(ENV)/bin/python -m pip install --disable-pip-version-check --quiet -c requirements/tested.txt
 
-.PHONY: demo test test-slow environment clean
+.PHONY: demo test test-slow bench environment clean
 
 demo: environment
 	$(ENV)/bin/python tools/demo.py
@@ -14,6 +14,10 @@ test: environment
 
 test-slow: environment
 	$(ENV)/bin/python -m pytest -m slow
+
+# figures for docs/performance.md, in benchmarks/results/cpu.json; on a machine that has nothing else to do
+bench: environment
+	$(ENV)/bin/python benchmarks/run.py
 
 environment: $(ENV)/.fedseg_mm
 

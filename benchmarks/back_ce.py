@@ -28,6 +28,34 @@ def naive_back_ce(logits: torch.Tensor, label: torch.Tensor, annotated: set[int]
     return F.nll_loss((merged + 1e-8).log(), target)
 
 
+class Case:
+    """The three losses on the same scores, so many classes annotated."""
+
+    def __init__(self, logits: torch.Tensor, label: torch.Tensor, annotated: int) -> None:
+        self.logits, self.label, self.annotated = logits, label, annotated
+        self.partial = torch.where(label < annotated, label, 254)
+        self.loss = BackCELoss()
+        self.loss.set_annotated_classes(range(annotated))
+
+    def ours(self) -> None:
+        self.logits.grad = None
+        self.loss(self.logits, self.partial).backward()
+
+    def cross_entropy(self) -> None:
+        self.logits.grad = None
+        F.cross_entropy(self.logits, self.label, ignore_index=255).backward()
+
+    def naive(self) -> None:
+        self.logits.grad = None
+        naive_back_ce(self.logits, self.partial, set(range(self.annotated))).backward()
+
+    def check(self) -> None:
+        self.ours()
+        exact = self.logits.grad
+        self.naive()
+        assert torch.allclose(exact, self.logits.grad, atol=1e-3 * exact.abs().max()), 'they are not the same loss'
+
+
 def measure(device: str) -> dict[str, Result]:
     shape = (8, CLASSES, 512, 1024) if device == 'cuda' else (4, CLASSES, 256, 512)
     generator = torch.Generator().manual_seed(0)
@@ -35,32 +63,15 @@ def measure(device: str) -> dict[str, Result]:
     label = torch.randint(0, CLASSES, (shape[0], *shape[2:]), generator=generator).to(device)
     rows, time_ratios, memory_ratios, speedups = [], {}, {}, {}
     for number in (1, 4, 9, 18):
-        loss = BackCELoss()
-        loss.set_annotated_classes(range(number))
-        partial = torch.where(label < number, label, 254)
-
-        def ours():
-            logits.grad = None
-            loss(logits, partial).backward()
-
-        def cross_entropy():
-            logits.grad = None
-            F.cross_entropy(logits, label, ignore_index=255).backward()
-
-        def naive():
-            logits.grad = None
-            naive_back_ce(logits, label, set(range(number))).backward()
-
-        ours()
-        exact = logits.grad
-        naive()
-        assert torch.allclose(exact, logits.grad, atol=1e-3 * exact.abs().max()), 'the two are not the same loss'
-        times = interleaved(ours, cross_entropy, repeats=15, device=device)
-        slow, fast = interleaved(naive, ours, repeats=4, device=device, warm_up=0)
+        case = Case(logits, label, number)
+        case.check()
+        times = interleaved(case.ours, case.cross_entropy, repeats=15, device=device)
+        slow, fast = interleaved(case.naive, case.ours, repeats=4, device=device, warm_up=0)
         time_ratios[number], speedups[number] = ratios(*times), ratios(slow, fast)
-        logits.grad = exact = None
-        held = [peak_bytes(function, device) for function in (ours, cross_entropy)]
-        logits.grad = None
+        held = []
+        for function in (case.ours, case.cross_entropy):
+            logits.grad = None
+            held.append(peak_bytes(function, device))
         memory_ratios[number] = held[0] / held[1]
         medians = [1e3 * sorted(t)[len(t) // 2] for t in (*times, slow)]
         rows.append([number, *(f'{ms:.1f}' for ms in medians), *(f'{size / 2**20:.0f}' for size in held)])

@@ -1,7 +1,7 @@
 """What it takes to go from one client to the next, outside of the training steps, with a model of 50 MB.
 
-A round of clients with two batches of small images each; of each client's time, from before its weights are loaded to after
-its update was folded in, the steps themselves and the waiting for images are taken out.
+A round of clients with two batches of small images each; of each client's time, from before its weights are loaded to
+after its update was folded in, the steps themselves and the waiting for images are taken out.
 """
 import time
 

@@ -1,8 +1,8 @@
 """Prototypes and pixel contrast against the naive way; 8x256x64x64 embeddings, 19 classes, 380 prototypes.
 
-One step of FedSeg: the prototypes of a batch, then the contrast of at most 4,096 anchors with 380 prototypes, forward and
-backward. The naive way makes prototypes by a dense product of one-hot labels and embeddings, NxKxCxHxW values, moves the
-channels last, draws anchors in a loop over the classes, and takes exp() of all similarities.
+One step of FedSeg: the prototypes of a batch, then the contrast of at most 4,096 anchors with 380 prototypes, forward
+and backward. The naive way makes prototypes by a dense product of one-hot labels and embeddings, NxKxCxHxW values,
+moves the channels last, draws anchors in a loop over the classes, and takes exp() of all similarities.
 """
 import torch
 import torch.nn.functional as F

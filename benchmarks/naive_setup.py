@@ -1,9 +1,9 @@
-"""A whole round with everything built anew for every client, against ours; a model whose step takes well under 100 ms.
+"""A whole round with everything built anew for every client, against ours; the step takes well under 100 ms.
 
-The naive way, as in much research code: for each client of the cohort, a deep copy of the global model, a new optimizer,
-and a new DataLoader of its own with two workers, which start anew in every local epoch; all state_dicts are kept, and
-averaged in the end, key by key. Same model, images, batches and worker count on both sides: 5 clients x 2 local epochs x
-2 batches of 8.
+The naive way, as in much research code: for each client of the cohort, a deep copy of the global model, a new
+optimizer, and a new DataLoader of its own with two workers, which start anew in every local epoch; all state_dicts are
+kept, and averaged in the end, key by key. Same model, images, batches and worker count on both sides: 5 clients x 2
+local epochs x 2 batches of 8.
 """
 import copy
 

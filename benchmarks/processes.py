@@ -1,4 +1,4 @@
-"""A round of six equal clients in two processes against one, with one thread each: tools/fed_train.py as users start it.
+"""A round of six equal clients in two processes against one, one thread each: tools/fed_train.py as users start it.
 
 Times are those of the rounds that the run itself logs, without the first.
 """

@@ -1,8 +1,8 @@
 """A round of FedAvg against the same steps in stock MMSegmentation training; warm, in turn, in one process.
 
-5 clients x 2 local epochs x 2 batches of 8: 20 steps. The stock run is MMEngine's IterBasedTrainLoop with an InfiniteSampler
-over the same images, which never waits for a loader to start. CPU: a narrow UPerNet at 96x128 with one loader worker and
-one thread; GPU: BiSeNetV2 at 512x512, and DeepLabV3-R50, with eight workers.
+5 clients x 2 local epochs x 2 batches of 8: 20 steps. The stock run is MMEngine's IterBasedTrainLoop with an
+InfiniteSampler over the same images, which never waits for a loader to start. CPU: a narrow UPerNet at 96x128 with one
+loader worker and one thread; GPU: BiSeNetV2 and DeepLabV3-R50 at 512x512, with eight workers.
 """
 import torch
 from measure import Result, interleaved, main, quartiles, ratios, table

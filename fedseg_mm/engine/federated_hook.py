@@ -265,6 +265,8 @@ class FederatedHook(Hook):
             partition=self.partition.hash, algorithm=self.algorithm.state_dict(),
             type=type(self.algorithm).__name__, batch_norm=BATCH_NORM[self.algorithm.batch_norm],
             clients=self.store.latest())
+        if 'optimizer' in checkpoint:
+            checkpoint['optimizer']['state'] = {}  # a client's, which the next one does not see
         to_plain(checkpoint)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:

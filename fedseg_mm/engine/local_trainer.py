@@ -18,6 +18,17 @@ from fedseg_mm.seeding import derive_seed
 from fedseg_mm.structures import Broadcast, ClientContext, ClientUpdate
 
 
+def starts_at_zero(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether zeros in the place of an optimizer's state are what it begins with.
+
+    Its tensors can then stay: to free them and ask for new ones costs a CPU
+    as much as a step of a small model.
+    """
+    if type(optimizer) is torch.optim.SGD:  # with dampening, the first step takes more of the gradient than the others
+        return not any(group['dampening'] for group in optimizer.param_groups)
+    return type(optimizer) in (torch.optim.Adam, torch.optim.AdamW)
+
+
 class LocalTrainer:
     """Trains any client, one after the other, with one warm model and optimizer.
 
@@ -117,7 +128,7 @@ class LocalTrainer:
                     sums[name] = sums[name] + value if name in sums else value
         with torch.no_grad():
             extras = self.algorithm.finish_client(context)
-        self._renew_optimizer()
+        self.optim_wrapper.zero_grad()
         for loss in self.back_ce_losses:
             loss.set_annotated_classes(None)
             loss.set_unannotated(None)
@@ -209,7 +220,16 @@ class LocalTrainer:
 
     def _renew_optimizer(self) -> None:
         """Equals a new optimizer bit for bit, at none of its cost."""
-        self.optim_wrapper.optimizer.state.clear()
+        optimizer = self.optim_wrapper.optimizer
+        if starts_at_zero(optimizer):
+            by_device: dict[torch.device, list[Tensor]] = {}
+            for state in optimizer.state.values():
+                for tensor in filter(torch.is_tensor, state.values()):
+                    by_device.setdefault(tensor.device, []).append(tensor)
+            for tensors in by_device.values():
+                torch._foreach_zero_(tensors)
+        else:
+            optimizer.state.clear()
         self.optim_wrapper.zero_grad()
 
     def _metrics(self, sums: dict[str, Tensor], num_steps: int) -> tuple[dict[str, float], bool]:

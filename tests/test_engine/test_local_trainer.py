@@ -9,17 +9,17 @@ from fedseg_mm.structures import Broadcast
 from tests.conftest import assert_same_bits, tiny_config
 
 
-@pytest.fixture(params=['SGD', 'Adam', 'accumulate'])
+@pytest.fixture(params=['SGD', dict(type='Adam'), 'accumulate'], ids=str)
 def trainer(request, tiny_data, tmp_path):
     """The trainer of a real run, after its first round."""
     changes = {'train_cfg.max_rounds': 1, 'train_cfg.val_interval': 9}
-    if request.param == 'Adam':
-        changes['optim_wrapper.optimizer'] = dict(type='Adam', lr=0.01, _delete_=True)
+    if isinstance(request.param, dict):
+        changes['optim_wrapper.optimizer'] = dict(lr=0.01, _delete_=True, **request.param)
     if request.param == 'accumulate':
         changes['optim_wrapper.accumulative_counts'] = 4
     cfg = tiny_config(tiny_data, tmp_path, **changes)
     federate(cfg)
-    cfg.experiment_name = f'trainer_{request.param}'
+    cfg.experiment_name = f'trainer_{abs(hash(str(request.param)))}'
     runner = Runner.from_cfg(cfg)
     runner.train()
     return runner.train_loop.federation.trainer
@@ -59,9 +59,17 @@ def test_the_broadcast_is_read_and_not_changed(trainer):
     assert_same_bits(before, broadcast.weights)
 
 
+@pytest.mark.parametrize('trainer', [
+    dict(type='SGD', momentum=0.9, nesterov=True, weight_decay=0.1), dict(type='SGD', momentum=0.9, dampening=0.5),
+    dict(type='SGD'), dict(type='Adam', amsgrad=True), dict(type='AdamW'), dict(type='NAdam'), dict(type='RMSprop')],
+    indirect=True, ids=str)
 def test_nothing_of_a_client_stays_in_the_optimizer(trainer):
-    trainer.fit(1, global_weights(trainer))
-    assert not trainer.optim_wrapper.optimizer.state
+    """Compared with an optimizer that has not made a step."""
+    broadcast, optimizer = global_weights(trainer), trainer.optim_wrapper.optimizer
+    optimizer.state.clear()
+    expected = snapshot(trainer.fit(1, broadcast))
+    trainer.fit(5, broadcast)
+    assert_same_bits(expected, trainer.fit(1, broadcast).weights)
     assert all(parameter.grad is None for parameter in trainer.model.parameters())
 
 
