@@ -1,4 +1,5 @@
-# make demo: what BackCE does, in minutes on a CPU. make test: the tests. make bench: the speed. All start from nothing but Python >= 3.10.
+# make demo: what BackCE does, in minutes on a CPU. make test: the tests. make bench: the speed. All start from nothing
+# but Python >= 3.10.
 # An environment that has torch can be named instead: make demo ENV=/path/to/env
 PYTHON ?= python3
 ENV ?= .venv

@@ -24,7 +24,7 @@ def measure(device: str) -> dict[str, Result]:
         mean.add(weights, 3)
 
     def fold_in_double():
-        torch._foreach_add_(sums, torch._foreach_mul([weights[name].double() for name in floating], 3.0))
+        torch._foreach_add_(sums, [weights[name] for name in floating], alpha=3)
 
     copied, folded, doubled = interleaved(copy, fold, fold_in_double, repeats=25, device=device)
     size = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
