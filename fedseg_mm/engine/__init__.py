@@ -1,3 +1,4 @@
+from .channels_last_hook import ChannelsLastHook
 from .client_parallel import ClientParallel
 from .client_sampler import ClientSampler
 from .client_state_store import ClientStateStore
@@ -12,7 +13,7 @@ from .round_logger_hook import RoundLoggerHook
 from .round_progress_hook import RoundProgressHook
 
 __all__ = [
-    'ClientParallel', 'ClientSampler', 'ClientStateStore', 'ClientsValLoop', 'FederatedHook', 'FederatedTrainLoop',
-    'FlatNoDecayConstructor', 'LocalTrainer', 'MeanEvaluationHook', 'RoundLogProcessor', 'RoundLoggerHook',
-    'RoundProgressHook'
+    'ChannelsLastHook', 'ClientParallel', 'ClientSampler', 'ClientStateStore', 'ClientsValLoop', 'FederatedHook',
+    'FederatedTrainLoop', 'FlatNoDecayConstructor', 'LocalTrainer', 'MeanEvaluationHook', 'RoundLogProcessor',
+    'RoundLoggerHook', 'RoundProgressHook'
 ]

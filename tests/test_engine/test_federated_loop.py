@@ -338,3 +338,16 @@ def test_tensorboard(tiny_data, tmp_path):
     assert [event.step for event in events.Scalars('loss')] == [1, 2, 3]
     cohort = {client['client'] for client in runner.train_loop.federation.log.clients}
     assert {f'client/{client}/loss' for client in cohort} <= set(tags)
+
+
+def test_channels_last_is_the_same_training_but_for_the_order_of_sums(tiny_data, tmp_path):
+    changes = {'federated.algorithm': dict(type='FedDyn'), 'train_cfg.max_rounds': 2, 'optim_wrapper.optimizer.lr': 0.01}
+    plain = train(tiny_config(tiny_data, tmp_path / 'plain', **changes))
+    other = train(tiny_config(tiny_data, tmp_path / 'other', **changes, custom_hooks=[dict(type='ChannelsLastHook')]))
+    weights = other.train_loop.federation.algorithm.weights
+    kernels = [tensor for tensor in weights.values() if tensor.ndim == 4 and min(tensor.shape) > 1]
+    assert kernels and all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in kernels)
+    for name, tensor in model_weights(plain).items():
+        torch.testing.assert_close(model_weights(other)[name], tensor, rtol=1e-2, atol=1e-2)
+    checkpoints = [torch.load(tmp_path / folder / 'round_2.pth', weights_only=True) for folder in ('plain', 'other')]
+    assert checkpoints[0]['state_dict'].keys() == checkpoints[1]['state_dict'].keys()
