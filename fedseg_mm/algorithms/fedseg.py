@@ -13,19 +13,21 @@ from fedseg_mm.structures import ClientContext
 
 
 def image_prototypes(embeddings: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """One prototype per class and image: the mean over the class's pixels, of unit length.
+    """One prototype per class and image: the mean over the class's pixels' unit vectors, of unit length.
 
     One matrix product over all classes; beside its arguments it holds a
     one-hot map, N x h x w x num_classes values.
 
     Args:
-        embeddings (Tensor): Unit vectors (N, D, h, w).
+        embeddings (Tensor): Vectors (N, D, h, w) of any length.
         labels (Tensor): Classes (N, h, w); other values do not count.
         num_classes (int): Number of classes C.
 
     Returns:
-        tuple[Tensor, Tensor]: Prototypes (P, D) and their classes (P,).
+        tuple[Tensor, Tensor]: Prototypes (P, D), at least in float32, and
+        their classes (P,).
     """
+    embeddings = F.normalize(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=1)
     counts = labels.flatten(1).clamp(max=num_classes).long()
     members = F.one_hot(counts, num_classes + 1)[..., :num_classes].to(embeddings.dtype)
     sums = torch.einsum('npc,ndp->ncd', members, embeddings.flatten(2))

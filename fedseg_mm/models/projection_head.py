@@ -1,6 +1,4 @@
 """The projection from a classifier's input to the space in which pixels are contrasted."""
-import torch
-import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
@@ -9,7 +7,10 @@ from fedseg_mm.seeding import seeded
 
 @MODELS.register_module()
 class ProjectionHead(nn.Module):
-    """1x1 convolution, batch norm, ReLU, 1x1 convolution, L2 normalisation.
+    """1x1 convolution, batch norm, ReLU, 1x1 convolution.
+
+    The L2 normalisation that ends the projection is left to whoever uses the
+    embeddings, because contrast needs that of a few thousand pixels only.
 
     Args:
         in_channels (int): Channels of what enters the classifier.
@@ -26,13 +27,12 @@ class ProjectionHead(nn.Module):
                 nn.Conv2d(in_channels, channels, 1))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Embeddings of unit length.
+        """Embeddings, whose length means nothing.
 
         Args:
             features (Tensor): Shape (N, in_channels, h, w).
 
         Returns:
-            Tensor: Shape (N, channels, h, w), at least in float32.
+            Tensor: Shape (N, channels, h, w).
         """
-        embeddings = self.layers(features)
-        return F.normalize(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=1)
+        return self.layers(features)
