@@ -1,7 +1,6 @@
 """One look at every image and label before training: class counts and defects."""
 import hashlib
 import io
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,6 +17,7 @@ from rich.progress import track
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset
 
+from fedseg_mm.datasets.array_cache import cache_folder, file_state, read_array, write_array
 from fedseg_mm.datasets.mask_unannotated import VOID
 from fedseg_mm.errors import FedSegError
 
@@ -208,33 +208,17 @@ def _cache_file(dataset, unannotated: np.ndarray) -> Path:
         for index in range(len(part)):
             info = part.get_data_info(index)
             for path in (info.get('img_path'), info.get('seg_map_path')):
-                digest.update(f'{path} {_file_state(path)}\n'.encode())
-    folder = Path(os.environ.get('FEDSEG_CACHE', '~/.cache/fedseg_mm')).expanduser()
-    return folder / f'class_counts_{digest.hexdigest()[:24]}.npy'
-
-
-def _file_state(path: str | None) -> tuple[int, int] | None:
-    try:
-        state = os.stat(path)
-    except (OSError, TypeError, ValueError):
-        return None  # not a local file
-    return state.st_size, state.st_mtime_ns
+                digest.update(f'{path} {file_state(path)}\n'.encode())
+    return cache_folder() / f'class_counts_{digest.hexdigest()[:24]}.npy'
 
 
 def _read_cache(cache: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    try:
-        counts = np.load(cache, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return counts if counts.shape == shape and counts.dtype == np.int64 else None
+    counts = read_array(cache)
+    return counts if counts is not None and counts.shape == shape and counts.dtype == np.int64 else None
 
 
 def _write_cache(cache: Path, counts: np.ndarray) -> None:
-    unfinished = cache.with_name(f'{cache.stem}.{os.getpid()}.tmp')
     try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open('wb') as file:
-            np.save(file, counts, allow_pickle=False)
-        unfinished.replace(cache)
+        write_array(cache, counts)
     except OSError as error:
         print_log(f'The class counts could not be cached ({error}); the next run scans the labels again.', 'current')

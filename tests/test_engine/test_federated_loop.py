@@ -351,3 +351,19 @@ def test_channels_last_is_the_same_training_but_for_the_order_of_sums(tiny_data,
         torch.testing.assert_close(model_weights(other)[name], tensor, rtol=1e-2, atol=1e-2)
     checkpoints = [torch.load(tmp_path / folder / 'round_3.pth', weights_only=True) for folder in ('plain', 'other')]
     assert checkpoints[0]['state_dict'].keys() == checkpoints[1]['state_dict'].keys()
+
+
+def test_cached_images_do_not_change_weights(tiny_data, tmp_path):
+    cached = tiny_config(tiny_data, tmp_path / 'cached')
+    cached.train_dataloader.dataset.pipeline[0].type = 'LoadCachedImage'
+    assert_same_bits(model_weights(train(tiny_config(tiny_data, tmp_path / 'stock'))), model_weights(train(cached)))
+
+
+@pytest.mark.slow
+def test_compiled_training_equals_the_uncompiled(tiny_data, tmp_path):
+    """MMEngine's `compile`; the frozen model runs its own weights there too."""
+    changes = {'federated.algorithm': dict(type='FedSeg', start_round=0), 'train_cfg.max_rounds': 2}
+    plain = train(tiny_config(tiny_data, tmp_path / 'plain', **changes))
+    compiled = train(tiny_config(tiny_data, tmp_path / 'compiled', **changes, compile=dict(backend='eager')))
+    for name, tensor in model_weights(plain).items():
+        torch.testing.assert_close(model_weights(compiled)[name], tensor, rtol=1e-3, atol=1e-4)

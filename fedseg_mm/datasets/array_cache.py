@@ -1,0 +1,44 @@
+"""Arrays that are kept on disk from run to run."""
+import os
+from pathlib import Path
+
+import numpy as np
+
+
+def cache_folder() -> Path:
+    """``$FEDSEG_CACHE``, by default ``~/.cache/fedseg_mm``."""
+    return Path(os.environ.get('FEDSEG_CACHE', '~/.cache/fedseg_mm')).expanduser()
+
+
+def file_state(path: str | None) -> tuple[int, int] | None:
+    """What changes with a file: its size, and when it was written; None if it is not a local one."""
+    try:
+        state = os.stat(path)
+    except (OSError, TypeError, ValueError):
+        return None
+    return state.st_size, state.st_mtime_ns
+
+
+def read_array(path: Path) -> np.ndarray | None:
+    """An array that was kept; None if there is none, or half of one."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Keep an array, so that no other process ever sees half of it.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f'{path.stem}.{os.getpid()}.tmp')
+    try:
+        with unfinished.open('wb') as file:
+            np.save(file, array, allow_pickle=False)
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
