@@ -1,0 +1,45 @@
+"""That the benchmarks run and say what they promise; what they measure is for `make bench`."""
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+GOALS = {
+    'backce_vs_ce_time': 1.3, 'backce_vs_ce_memory': 1.1, 'backce_naive_speedup': 3, 'contrast_naive_speedup': 5,
+    'contrast_naive_memory': 10, 'round_overhead': 1.1, 'naive_setup_speedup': 2, 'client_switch_ms': 20,
+    'fold_vs_copy': 2, 'memory_in_clients': 1.05, 'two_process_ratio': 0.6, 'partition_seconds': 60, 'partition_gb': 4
+}
+AT_LEAST = ('backce_naive_speedup', 'contrast_naive_speedup', 'contrast_naive_memory', 'naive_setup_speedup')
+
+
+def check(results: dict, names) -> None:
+    assert set(results) == set(names)
+    for name, one in results.items():
+        assert one.keys() == {'value', 'goal', 'holds', 'spread'} and one['goal'] == GOALS[name]
+        least, most = one['spread']
+        assert least <= most
+        reached = one['value'] >= one['goal'] if name in AT_LEAST else one['value'] <= one['goal']
+        assert one['holds'] == reached
+
+
+def test_the_results_that_are_kept_are_those_of_all_questions():
+    check(json.loads((ROOT / 'benchmarks' / 'results' / 'cpu.json').read_text()), GOALS)
+
+
+def test_a_benchmark_prints_a_table_and_writes_json(tmp_path):
+    done = subprocess.run([sys.executable, str(ROOT / 'benchmarks' / 'run.py'), '--only', 'fold', '--json',
+                           str(tmp_path / 'results.json')], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert 'one copy' in done.stdout and 'fold_vs_copy' in done.stdout
+    check(json.loads((tmp_path / 'results.json').read_text()), ['fold_vs_copy'])
+
+
+@pytest.mark.slow
+def test_all_benchmarks_run(tmp_path):
+    done = subprocess.run([sys.executable, str(ROOT / 'benchmarks' / 'run.py'), '--json',
+                           str(tmp_path / 'results.json')], capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stderr
+    check(json.loads((tmp_path / 'results.json').read_text()), GOALS)
