@@ -15,8 +15,8 @@ from fedseg_mm.structures import ClientContext
 def image_prototypes(embeddings: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """One prototype per class and image: the mean over the class's pixels' unit vectors, of unit length.
 
-    One matrix product over all classes; beside its arguments it holds a
-    one-hot map, N x h x w x num_classes values.
+    One matrix product over all classes; beside its arguments it holds the
+    unit vectors and a one-hot map, N x h x w x num_classes values.
 
     Args:
         embeddings (Tensor): Vectors (N, D, h, w) of any length.

@@ -226,13 +226,10 @@ class ClientStream:
             generator=Generator(), **loader_args)
         #: Seconds that training waited for batches; set it to 0 where counting is to start.
         self.waited = 0.0
+        #: Whether all batches were those of the last :meth:`plan` so far.
+        self.is_planned = False
         self._expected: Iterator[Pass] = iter(())
-        self._iterator: Iterator | None = None
-
-    @property
-    def is_planned(self) -> bool:
-        """Whether :meth:`plan` was called, and :meth:`close` not since."""
-        return self._iterator is not None
+        self._iterator: Iterator = iter(())
 
     def plan(self, passes: Iterable[Pass]) -> None:
         """Announce the passes to come, so that workers load them ahead.
@@ -243,6 +240,7 @@ class ClientStream:
         """
         self.batch_sampler.plan, self._expected = tee(passes)
         self._iterator = iter(self.loader)
+        self.is_planned = True
 
     def batches(self, wanted: Pass) -> Iterator:
         """The batches of one pass.
@@ -253,7 +251,10 @@ class ClientStream:
         if next(self._expected, None) != wanted:
             self.plan([wanted])
             next(self._expected)
-        for _ in range(self.batch_sampler.num_batches(wanted.client, wanted.survey)):
+            self.is_planned = False
+        # until its last batch, the loader stands in the middle of this pass: who leaves it gets nothing of it later
+        expected, self._expected = self._expected, iter(())
+        for left in reversed(range(self.batch_sampler.num_batches(wanted.client, wanted.survey))):
             start = time.perf_counter()
             try:
                 batch, sentence = next(self._iterator), None
@@ -264,10 +265,12 @@ class ClientStream:
                 self.close()
                 raise FedSegError(sentence)
             self.waited += time.perf_counter() - start
+            if not left:
+                self._expected = expected
             yield batch
 
     def close(self) -> None:
         """End the workers; a later round starts new ones."""
-        self._expected = iter(())
-        self._iterator = None
+        self.is_planned = False
+        self._expected = self._iterator = iter(())
         self.loader._iterator = None  # where torch keeps persistent workers

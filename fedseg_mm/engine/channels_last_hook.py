@@ -1,4 +1,6 @@
 """Convolutions on tensors whose channels lie next to each other."""
+from itertools import chain
+
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -8,9 +10,9 @@ from mmengine.registry import HOOKS
 class ChannelsLastHook(Hook):
     """Keeps the model's weights, and with them all features, in torch's ``channels_last`` format.
 
-    The same arithmetic in another order in memory: what it is worth depends
-    on the model and the device, see docs/performance.md. Checkpoints load
-    with and without it::
+    The same numbers in another order in memory: what it is worth depends on
+    the model and the device, see docs/performance.md. It is there while a
+    model is trained; checkpoints load with and without it::
 
         custom_hooks = [dict(type='ChannelsLastHook')]
     """
@@ -18,4 +20,6 @@ class ChannelsLastHook(Hook):
     priority = 'ABOVE_NORMAL'  # before the FederatedHook takes the weights
 
     def before_train(self, runner) -> None:  # after initialisation, which would draw in another order
-        runner.model.to(memory_format=torch.channels_last)
+        for tensor in chain(runner.model.parameters(), runner.model.buffers()):
+            if tensor.ndim == 4:
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)

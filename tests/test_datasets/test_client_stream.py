@@ -115,6 +115,18 @@ def test_a_plan_without_end_is_read_as_far_as_is_loaded_ahead(tiny_data, workers
     assert read == sorted(set(read))
 
 
+@pytest.mark.parametrize('workers', [0, 2])
+def test_a_pass_that_is_left_midway_leaves_nothing_to_the_next(tiny_data, workers):
+    expected, other = stream(tiny_data), stream(tiny_data, workers)
+    other.plan(Pass(round, client) for round in range(2) for client in range(4))
+    assert other.is_planned
+    next(other.batches(Pass(0, 0)))
+    for one in (Pass(0, 1), Pass(0, 2), Pass(1, 0)):
+        for (image, _), (image2, _) in zip(tensors(expected.batches(one)), tensors(other.batches(one)), strict=True):
+            assert torch.equal(image, image2)
+    assert not other.is_planned
+
+
 def test_labels_are_masked_to_the_client(tiny_data):
     for client, shard in enumerate(PARTITION.clients):
         labels = torch.cat([label.flatten() for _, label in tensors(stream(tiny_data).batches(Pass(0, client)))])

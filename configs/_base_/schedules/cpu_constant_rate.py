@@ -5,4 +5,4 @@ optim_wrapper = dict(
     optimizer=dict(type='SGD', lr=0.3, momentum=0.9, weight_decay=5e-4),
     clip_grad=dict(max_norm=2.0))
 param_scheduler = []
-custom_hooks = [dict(type='ChannelsLastHook')]  # a sixth faster with this model on a CPU
+custom_hooks = [dict(type='ChannelsLastHook')]  # a tenth of the time of a small model's rounds, on a CPU

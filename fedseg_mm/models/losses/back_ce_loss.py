@@ -17,7 +17,7 @@ BLOCK = dict(cpu=2**21, cuda=2**25)
 class _LogRatio(torch.autograd.Function):
     """log(sum of all exp(z)) - log(exp(z_y), or the sum of the absent classes' where a pixel is hidden).
 
-    The forward pass keeps two values per pixel and no map of scores; the
+    The forward pass keeps a few numbers per pixel and no map of scores; the
     backward pass writes the gradient, which is, with p the probabilities and
     q those among the absent classes, p - [c = y] for a shown pixel, and for
     a hidden one p for annotated and -q P_annotated for absent classes. Both
@@ -31,7 +31,7 @@ class _LogRatio(torch.autograd.Function):
         is_absent = absent.to(dtype)
         only_absent = torch.zeros_like(is_absent).masked_fill_(~absent, -torch.inf)
         log_total = logits.new_empty(label.shape, dtype=dtype)
-        log_absent = torch.empty_like(log_total)
+        log_absent, loss = torch.empty_like(log_total), torch.empty_like(log_total)
         for block in _blocks(logits):
             z = logits[block]
             part = z + only_absent[block]
@@ -45,27 +45,28 @@ class _LogRatio(torch.autograd.Function):
             top, top_absent = top[:, 0], top_absent[:, 0]
             log_total[block] = torch.addcmul(whole - among, among, (top_absent - top).exp_()).log_().add_(top)
             log_absent[block] = among.log_().add_(top_absent)
-        ctx.save_for_backward(logits, label, hidden, is_absent, log_total, log_absent)
-        return log_total - torch.where(hidden, log_absent, logits.gather(1, label.unsqueeze(1)).squeeze(1))
+            shown = z.gather(1, label[block].unsqueeze(1)).squeeze(1)
+            loss[block] = log_total[block] - torch.where(hidden[block], log_absent[block], shown)
+        ctx.save_for_backward(logits, label.to(torch.uint8), hidden, is_absent, log_total, log_absent)
+        return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         logits, label, hidden, is_absent, log_total, log_absent = ctx.saved_tensors
-        to_absent = torch.where(hidden, log_absent - log_total, 0)
-        factor = grad_output.unsqueeze(1)
-        # -P_annotated = P_absent - 1, less the factor of the other classes
-        further = torch.where(hidden, grad_output * (to_absent.expm1() - 1), 0).unsqueeze(1)
-        log_total, to_absent = log_total.unsqueeze(1), to_absent.unsqueeze(1)
-        chosen = torch.where(hidden, 0, -grad_output).unsqueeze(1)
         gradient = torch.empty_like(logits)
         for block in _blocks(logits):
+            z = logits[block]
+            total, hides, scale = (kept[block].unsqueeze(1) for kept in (log_total, hidden, grad_output))
+            to_absent = torch.where(hides, log_absent[block].unsqueeze(1) - total, 0)
             # in the gradient itself, unless its precision is too low to subtract in
-            part = gradient[block] if gradient.dtype == log_total.dtype else log_total.new_empty(logits[block].shape)
-            torch.addcmul(log_total[block], is_absent[block], to_absent[block], out=part)
-            torch.sub(logits[block], part, out=part).exp_()
-            part.mul_(torch.addcmul(factor[block], is_absent[block], further[block]))
-            part.scatter_add_(1, label[block].unsqueeze(1), chosen[block])
+            part = gradient[block] if gradient.dtype == total.dtype else total.new_empty(z.shape)
+            torch.addcmul(total, is_absent[block], to_absent, out=part)
+            torch.sub(z, part, out=part).exp_()
+            # -P_annotated = P_absent - 1, less the factor of the other classes
+            further = torch.where(hides, scale * (to_absent.expm1_() - 1), 0)
+            part.mul_(torch.addcmul(scale, is_absent[block], further))
+            part.scatter_add_(1, label[block].unsqueeze(1).long(), torch.where(hides, 0, -scale))
             if gradient.dtype != part.dtype:
                 gradient[block] = part
         return gradient, None, None, None
@@ -91,7 +92,7 @@ def back_ce(logits: Tensor, label: Tensor, annotated: Tensor | None = None, unan
     Computed in log space and at least in float32: the probability of the
     absent classes underflows in low precision. Where all classes are
     annotated, unannotated pixels do not count. Beside its arguments it holds
-    the gradient, and what a few images take.
+    the gradient, a few numbers per pixel, and what a few images take.
 
     Args:
         logits (Tensor): Scores z of shape (N, C, H, W).

@@ -80,7 +80,7 @@ def draw_evenly(labels: Tensor, most: int) -> tuple[Tensor, Tensor]:
     # those drawn move to the front; the others all to one place behind the end
     number = min(len(labels), max(most, NUM_LABELS))
     place = torch.where(drawn, drawn.cumsum(0) - 1, number)
-    indices = shuffled.new_zeros(number + 1).scatter_(0, place, shuffled[order])[:number]
+    indices = F.pad(shuffled[:number], (0, 1)).scatter_(0, place, shuffled[order])[:number]
     return indices, torch.arange(number, device=labels.device) < drawn.sum()
 
 
@@ -136,6 +136,7 @@ class PixelContrastLoss(nn.Module):
             # indexed before anything is permuted or converted: no copy of all pixels
             pixels = embeddings[0, 0].numel()
             anchors = embeddings.flatten(2)[chosen // pixels, :, chosen % pixels].to(dtype)
+            anchors = anchors.masked_fill(~drawn[:, None], 0)
             loss = contrast_in_blocks(
                 F.normalize(anchors, dim=1), labels[chosen], F.normalize(prototypes.to(dtype), dim=1),
                 prototype_labels, self.temperature)
