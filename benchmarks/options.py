@@ -82,7 +82,7 @@ def methods(device: str) -> None:
     }
     kind, crop = ('narrow', (96, 128)) if device == 'cpu' else ('bisenetv2', (512, 512))
     with image_folder(40, (crop[0] * 5 // 4, crop[1] * 5 // 4)) as folder:
-        loops = [federation(federated_config(config(folder, crop, 4, 0 if device == 'cpu' else 8, kind), 5, 5, 2,
+        loops = [federation(federated_config(config(folder, crop, 4, 0 if device == 'cpu' else 3, kind), 5, 5, 2,
                                              algorithm=algorithm), name) for name, algorithm in settings.items()]
         times = interleaved(*(loop.run_epoch for loop in loops), repeats=7, device=device)
         for loop in loops:

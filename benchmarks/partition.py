@@ -2,9 +2,10 @@
 
 Every partitioner has a process of its own, which draws the histograms of the
 images' classes, splits them and looks at the result as a training does. The
-seconds are those of the split, of its hash, of the manifest and of the summary
-(tables and warnings); the peak is that of the whole process, libraries and
-histograms with it.
+table has the seconds of the split, of its hash, of the manifest and of the
+summary (tables and warnings); ``partition_seconds`` is the sum of the first
+three, ``partition_gb`` the peak of the whole process, libraries and histograms
+with it; both of the worst partitioner.
 
     python benchmarks/partition.py
     python benchmarks/partition.py --images 10000 --clients 1000

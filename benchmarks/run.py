@@ -5,6 +5,7 @@
     python benchmarks/run.py --only fold contrast
 """
 import argparse
+import datetime
 import json
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import time
 from pathlib import Path
 
 from measure import machine, print_results, write_json
+
+from fedseg_mm.reproduction.provenance import commit
 
 HERE = Path(__file__).parent
 CPU = ('back_ce', 'contrast', 'fold', 'client_switch', 'round_overhead', 'naive_setup', 'processes', 'clients_memory',
@@ -47,7 +50,11 @@ def main() -> None:
             print(f'{time.perf_counter() - start:.0f} s')
     print()
     print_results(results)
+    if missed := [name for name, one in results.items() if not one['holds']]:
+        print(f'Goals that were not reached: {", ".join(missed)}. Other work on the machine spoils them: run again.')
     write_json(file, results)
+    with file.with_suffix('.log').open('a' if args.only else 'w', encoding='utf-8') as log:  # where figures come from
+        log.write(f'{datetime.date.today()} {", ".join(names)}: {machine(args.device)}; commit {commit()}\n')
     print(f'Written to {file}')
     if failed:
         sys.exit(f'failed: {", ".join(failed)}')
