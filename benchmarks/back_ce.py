@@ -53,8 +53,8 @@ class Case:
         """Ours and the naive way are one loss: that of float64."""
         scores = self.logits.detach().double().requires_grad_()
         exact, = torch.autograd.grad(naive_back_ce(scores, self.partial, set(range(self.annotated))), scores)
-        for gradient, tolerance in ((self.ours(), 1e-4), (self.naive(), 1e-2)):
-            assert torch.allclose(gradient.double(), exact, rtol=tolerance, atol=tolerance * 1e-3 * exact.abs().max())
+        for gradient in (self.ours(), self.naive()):  # p - 1 of a sure pixel has the rounding of p, as always
+            assert torch.allclose(gradient.double(), exact, rtol=1e-3, atol=5e-6 * exact.abs().max())
 
 
 def measure(device: str) -> dict[str, Result]:
