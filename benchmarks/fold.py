@@ -2,8 +2,10 @@
 
 The model is a ResNet-18 with an FCN head, about 50 MB.
 """
+from statistics import median
+
 import torch
-from measure import Result, interleaved, main, peak_bytes, quartiles, ratios, table
+from measure import Result, interleaved, main, peak_bytes, ratios, table
 from peers import fifty_megabytes
 
 from fedseg_mm.algorithms.weighted_mean import WeightedMean
@@ -29,12 +31,11 @@ def measure(device: str) -> dict[str, Result]:
     copied, folded, doubled = interleaved(copy, fold, fold_in_double, repeats=25, device=device)
     size = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
     table(f'A model of {size / 1e6:.1f} MB, {len(weights)} tensors', ['', 'ms', 'MiB held meanwhile'], [
-        [name, f'{1e3 * sorted(times)[len(times) // 2]:.2f}', f'{peak_bytes(function, device) / 2**20:.0f}']
+        [name, f'{1e3 * median(times):.2f}', f'{peak_bytes(function, device) / 2**20:.0f}']
         for name, times, function in (('one copy', copied, copy), ('fold into a float32 mean', folded, fold),
                                       ('add to a float64 sum', doubled, fold_in_double))])
-    against, double = ratios(folded, copied), ratios(doubled, copied)
-    print(f'A float64 sum takes {sorted(double)[len(double) // 2]:.2f} copies.')
-    return {'fold_vs_copy': Result(sorted(against)[len(against) // 2], 2, quartiles(against))}
+    print(f'A float64 sum takes {median(ratios(doubled, copied)):.2f} copies.')
+    return {'fold_vs_copy': Result.of(ratios(folded, copied), 2)}
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
 """What the benchmarks share: interleaved timing, peak memory, results as table and JSON."""
 import argparse
 import gc
-import json
+import os
 import platform
 import statistics
 import sys
@@ -12,6 +12,9 @@ from pathlib import Path
 
 import torch
 from prettytable import PrettyTable
+
+from fedseg_mm.files import write_json
+from fedseg_mm.reproduction.provenance import cpu_model
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,12 @@ class Result:
     spread: tuple[float, float]
     at_least: bool = False
 
+    @classmethod
+    def of(cls, values: list[float], goal: float, at_least: bool = False) -> 'Result':
+        """The median of what was measured several times, and its quartiles."""
+        first, middle, third = statistics.quantiles(values, n=4)
+        return cls(middle, goal, (first, third), at_least)
+
     @property
     def holds(self) -> bool:
         return self.value >= self.goal if self.at_least else self.value <= self.goal
@@ -37,11 +46,6 @@ class Result:
     def as_dict(self) -> dict:
         return dict(value=round(self.value, 4), goal=self.goal, holds=self.holds,
                     spread=[round(end, 4) for end in self.spread])
-
-
-def quartiles(values: list[float]) -> tuple[float, float]:
-    first, _, third = statistics.quantiles(values, n=4)
-    return first, third
 
 
 def seconds(function: Callable[[], object], device: str = 'cpu') -> float:
@@ -101,13 +105,8 @@ def peak_bytes(function: Callable[[], object], device: str = 'cpu') -> int:
 
 def machine(device: str = 'cpu') -> str:
     """The machine in a line."""
-    name = platform.processor() or platform.machine()
-    cpu_info = Path('/proc/cpuinfo')
-    if cpu_info.is_file():
-        models = [line.split(':', 1)[1].strip() for line in cpu_info.read_text().splitlines() if 'model name' in line]
-        name = f'{len(models)} x {models[0]}' if models else name
     gpu = f', {torch.cuda.get_device_name()}' if device == 'cuda' else ''
-    return (f'{name}{gpu}; Python {platform.python_version()}, torch {torch.__version__}, '
+    return (f'{os.cpu_count()} x {cpu_model()}{gpu}; Python {platform.python_version()}, torch {torch.__version__}, '
             f'{torch.get_num_threads()} threads')
 
 
@@ -124,11 +123,6 @@ def print_results(results: dict[str, dict]) -> None:
     table('Results', ['id', 'value', 'spread', 'goal', 'holds'],
           [[name, f'{one["value"]:.3g}', ' to '.join(f'{end:.3g}' for end in one['spread']), one['goal'],
             'yes' if one['holds'] else 'NO'] for name, one in results.items()])
-
-
-def write_json(path: Path, results: dict[str, dict]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')
 
 
 def main(description: str, measure: Callable[[str], dict[str, Result]], devices: tuple[str, ...] = ('cpu', 'cuda'),

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from statistics import median
 
 import torch
 from measure import interleaved, machine, ratios, table
@@ -18,10 +19,6 @@ from mmengine.structures import PixelData
 from mmseg.registry import DATASETS, MODELS
 from mmseg.structures import SegDataSample
 from peers import CLASSES, config, federated_config, federation, image_folder, model
-
-
-def median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
 
 
 def one_step(network: torch.nn.Module, batch: dict, device: str, bfloat16: bool) -> Callable[[], None]:

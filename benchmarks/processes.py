@@ -7,8 +7,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
-from measure import Result, main, quartiles, table
+from measure import Result, main, table
 from peers import config, federated_config, image_folder
 
 CLIENTS, ROUNDS, RUNS = 6, 6, 2
@@ -37,11 +38,10 @@ def measure(device: str) -> dict[str, Result]:
         for run in range(RUNS):
             for processes in times:
                 times[processes] += rounds(folder / 'config.py', folder / f'{run}_{processes}', processes)
-    medians = {processes: sorted(found)[len(found) // 2] for processes, found in times.items()}
+    medians = {processes: median(found) for processes, found in times.items()}
     table(f'A round of {CLIENTS} clients with 4 batches of 8 images', ['processes', 's'],
-          [[processes, f'{median:.2f}'] for processes, median in medians.items()])
-    found = [two / medians[1] for two in times[2]]
-    return {'two_process_ratio': Result(medians[2] / medians[1], 0.6, quartiles(found))}
+          [[processes, f'{seconds:.2f}'] for processes, seconds in medians.items()])
+    return {'two_process_ratio': Result.of([two / medians[1] for two in times[2]], 0.6)}
 
 
 if __name__ == '__main__':

@@ -4,8 +4,10 @@
 InfiniteSampler over the same images, which never waits for a loader to start. CPU: a narrow UPerNet at 96x128 with one
 loader worker and one thread; GPU: BiSeNetV2 and DeepLabV3-R50 at 512x512, with eight workers.
 """
+from statistics import median
+
 import torch
-from measure import Result, interleaved, main, quartiles, ratios, table
+from measure import Result, interleaved, main, ratios, table
 from peers import config, federated_config, federation, image_folder, stock
 
 CLIENTS, EPOCHS, BATCHES, BATCH_SIZE = 5, 2, 2, 8
@@ -36,16 +38,16 @@ def measure(device: str) -> dict[str, Result]:
         ('bisenetv2', (512, 512), 8, 9), ('deeplabv3', (512, 512), 8, 5)]
     if device == 'cpu':
         torch.set_num_threads(1)
-    rows, worst = [], []
+    rows, found = [], []
     for kind, crop, workers, repeats in kinds:
         rounds, steps = compare(kind, crop, workers, repeats, device)
-        medians = [sorted(times)[len(times) // 2] for times in (rounds, steps)]
-        rows.append([f'{kind} {crop[0]}x{crop[1]}', *(f'{median:.2f}' for median in medians),
-                     *(f'{STEPS * BATCH_SIZE / median:.1f}' for median in medians)])
-        worst = max(worst, ratios(rounds, steps), key=lambda values: sorted(values)[len(values) // 2] if values else 0)
+        medians = [median(times) for times in (rounds, steps)]
+        rows.append([f'{kind} {crop[0]}x{crop[1]}', *(f'{seconds:.2f}' for seconds in medians),
+                     *(f'{STEPS * BATCH_SIZE / seconds:.1f}' for seconds in medians)])
+        found.append(ratios(rounds, steps))
     table(f'{STEPS} steps of {BATCH_SIZE} images', ['model', 'round s', 'stock s', 'round images/s', 'stock images/s'],
           rows)
-    return {'round_overhead': Result(sorted(worst)[len(worst) // 2], 1.10, quartiles(worst))}
+    return {'round_overhead': Result.of(max(found, key=median), 1.10)}
 
 
 if __name__ == '__main__':

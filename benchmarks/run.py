@@ -13,8 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from measure import machine, print_results, write_json
+from measure import machine, print_results
 
+from fedseg_mm.files import write_json
 from fedseg_mm.reproduction.provenance import commit
 
 HERE = Path(__file__).parent

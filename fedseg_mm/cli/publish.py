@@ -2,7 +2,6 @@
 import argparse
 import hashlib
 import io
-import os
 import shlex
 from collections import OrderedDict
 from pathlib import Path
@@ -16,6 +15,7 @@ from fedseg_mm import __version__
 from fedseg_mm.cli.common import one_sentence_errors, refuse_initial_model
 from fedseg_mm.compat import load_weights_only, to_plain
 from fedseg_mm.errors import FedSegError
+from fedseg_mm.files import whole_file
 
 EPILOG = """\
 examples:
@@ -115,14 +115,11 @@ def write(path: Path, content: bytes) -> None:
         if not path.is_file() or path.read_bytes() != content:
             raise FedSegError(f'{path} exists and is another file: move it away, or name another with --out')
         return
-    unfinished = path.with_name(f'{path.name}.{os.getpid()}.tmp')
     try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
+        with whole_file(path) as file:
+            file.write_bytes(content)
     except OSError as error:
         raise FedSegError(f'{path} cannot be written: {error.strerror}') from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def publish(source: Path, out: Path | None = None) -> Path:

@@ -232,6 +232,7 @@ def main(argv: list[str] | None = None) -> None:
         for path in pictures:
             print(f'Picture      {path}')
         if (args.plot or args.panels) and not pictures:
-            raise FedSegError('there is nothing to draw: train a row first')
+            raise FedSegError('there is nothing to draw: curves need results, and panels need the checkpoints that '
+                              f'trainings left in {args.work_dir}; train a row first')
         if not (args.list or args.table or args.plot or args.panels):
             sys.exit(train_missing(args, protocol, runs))

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fedseg_mm.files import whole_file
+
 
 def cache_folder() -> Path:
     """``$FEDSEG_CACHE``, by default ``~/.cache/fedseg_mm``."""
@@ -28,17 +30,10 @@ def read_array(path: Path) -> np.ndarray | None:
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """Keep an array, so that no other process ever sees half of it.
+    """Keep an array, as a whole file.
 
     Raises:
         OSError: It cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f'{path.stem}.{os.getpid()}.tmp')
-    try:
-        with unfinished.open('wb') as file:
-            np.save(file, array, allow_pickle=False)
-        unfinished.replace(path)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as unfinished, unfinished.open('wb') as file:  # np.save adds .npy to other names
+        np.save(file, array, allow_pickle=False)

@@ -1,13 +1,14 @@
 """Who holds which images and which classes they annotate."""
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+
+from fedseg_mm.files import whole_file
 
 FORMAT = 'fedseg_mm partition 2'
 
@@ -99,8 +100,5 @@ class Partition:
         head = json.dumps(dict(
             format=FORMAT, hash=self.hash, made_by=self.made_by, num_images=self.num_images,
             class_names=list(class_names)), ensure_ascii=False)
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-        unfinished.write_text(f'{head[:-1]},\n "clients": [\n  {clients}\n ]}}\n', encoding='utf-8')
-        unfinished.replace(path)
+        with whole_file(path) as file:
+            file.write_text(f'{head[:-1]},\n "clients": [\n  {clients}\n ]}}\n', encoding='utf-8')

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fedseg_mm.errors import FedSegError
+from fedseg_mm.files import whole_file
 
 
 class ClientStateStore:
@@ -66,11 +67,8 @@ class ClientStateStore:
             rounds (int): Rounds that are finished with this one.
             state (dict): Groups of tensors.
         """
-        path = self._path(client, rounds)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f'.{os.getpid()}.tmp')
-        torch.save(state, unfinished)
-        unfinished.replace(path)
+        with whole_file(self._path(client, rounds)) as file:
+            torch.save(state, file)
         have = self._rounds(client)
         needed = max((r for r in have if r <= self.checkpointed), default=rounds)
         for old in set(have) - {rounds, needed}:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fedseg_mm.compat import load_weights_only
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.reproduction.files import write_json
+from fedseg_mm.files import whole_file, write_json
 from fedseg_mm.reproduction.run import Run
 from fedseg_mm.reproduction.run_logs import checkpoint_round, last_checkpoint
 
@@ -74,9 +74,8 @@ class KeptState:
             while content := archive.read(PIECE):
                 digest = hashlib.sha256(content).hexdigest()
                 piece = self.folder / f'{len(pieces):03d}_{digest[:16]}.piece'
-                unfinished = piece.with_suffix('.tmp')
-                unfinished.write_bytes(content)
-                unfinished.replace(piece)
+                with whole_file(piece) as file:
+                    file.write_bytes(content)
                 pieces.append(dict(file=piece.name, sha256=digest, bytes=len(content)))
         write_json(self.index_file, dict(run=self.run.name, config_hash=self.run.config_hash, round=rounds,
                                          pieces=pieces))

@@ -90,7 +90,6 @@ def paint_panels(runs: Sequence[Run], folder: Path) -> list[Path]:
     return paths
 
 
-
 def _predict(run: Run, images: list[np.ndarray]) -> list[np.ndarray]:
     """Classes of every pixel, (H, W), of images in BGR."""
     cfg = copy.deepcopy(run.cfg)

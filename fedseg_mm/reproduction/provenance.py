@@ -35,10 +35,15 @@ def device(gpu: bool) -> str:
     threads = f'{number} thread{"s" if number > 1 else ""}'
     if gpu and torch.cuda.is_available():
         return f'{torch.cuda.get_device_name(0)}, {threads}'
+    return f'{cpu_model()}, {threads}'
+
+
+def cpu_model() -> str:
+    """What the processor is called."""
     cpuinfo = Path('/proc/cpuinfo')
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     models = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
-    return f'{models[0] if models else platform.machine()}, {threads}'
+    return models[0] if models else platform.machine()
 
 
 def provenance(gpu: bool) -> dict[str, str | None]:

@@ -6,7 +6,7 @@ from mmseg.registry import DATASETS
 
 from fedseg_mm.compat import load_weights_only
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.reproduction.files import write_json
+from fedseg_mm.files import write_json
 from fedseg_mm.reproduction.run import Run
 from fedseg_mm.reproduction.run_logs import RunLogs, last_checkpoint
 

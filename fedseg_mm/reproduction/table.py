@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from prettytable import PrettyTable
 
 from fedseg_mm.reproduction.protocol import SPLITS, Protocol
+from fedseg_mm.reproduction.result import METRICS
 
-METRICS = ('mIoU', 'aAcc')
 NONE = '–'
 #: How the rows are called.
 TITLES = {

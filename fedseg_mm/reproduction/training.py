@@ -12,7 +12,7 @@ import torch
 
 from fedseg_mm.cli.common import tool
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.reproduction.files import write_json
+from fedseg_mm.files import write_json
 from fedseg_mm.reproduction.provenance import provenance
 from fedseg_mm.reproduction.run import Run
 from fedseg_mm.reproduction.run_logs import checkpoint_round, logged_round

@@ -1,0 +1,32 @@
+"""Files that are whole or not there."""
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Give a path to write to, and put the file into its place when it is written.
+
+    Nobody ever sees half of it, also if the writer is killed; the folder is
+    made.
+
+    Args:
+        path (str or Path): Its place.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content) -> None:
+    """Write JSON as a whole file."""
+    with whole_file(path) as file:
+        file.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
