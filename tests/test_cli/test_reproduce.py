@@ -12,8 +12,8 @@ import cv2
 import pytest
 
 from fedseg_mm.cli import reproduce
+from fedseg_mm.files import write_json
 from fedseg_mm.reproduction import PROTOCOLS, KeptState, Protocol, Run, kept_state
-from fedseg_mm.reproduction.files import write_json
 from fedseg_mm.reproduction.run_logs import RunLogs
 from fedseg_mm.reproduction.table import cell
 from tests.conftest import ROOT, write_config
