@@ -1,5 +1,6 @@
 """That the benchmarks run and say what they promise; what they measure is for `make bench`."""
 import json
+import re
 import subprocess
 import sys
 
@@ -27,6 +28,17 @@ def check(results: dict, names) -> None:
 
 def test_the_results_that_are_kept_are_those_of_all_questions():
     check(json.loads((ROOT / 'benchmarks' / 'results' / 'cpu.json').read_text()), GOALS)
+
+
+def test_the_document_has_the_results_that_are_kept():
+    """In the order of the ids, each rounded as it stands there."""
+    results = json.loads((ROOT / 'benchmarks' / 'results' / 'cpu.json').read_text())
+    written = re.findall(r'\*\*([\d.]+)\*\* \(([\d.]+) to ([\d.]+)\) \|$',
+                         (ROOT / 'docs' / 'performance.md').read_text(), re.MULTILINE)
+    assert len(written) == len(GOALS)
+    for name, figures in zip(GOALS, written):
+        for text, value in zip(figures, [results[name]['value'], *results[name]['spread']]):
+            assert text == f'{value:.{len(text.split(".")[1])}f}', name
 
 
 def test_a_benchmark_prints_a_table_and_writes_json(tmp_path):

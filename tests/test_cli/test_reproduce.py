@@ -16,7 +16,7 @@ from fedseg_mm.files import write_json
 from fedseg_mm.reproduction import PROTOCOLS, KeptState, Protocol, Run, kept_state
 from fedseg_mm.reproduction.run_logs import RunLogs
 from fedseg_mm.reproduction.table import cell
-from tests.conftest import ROOT, write_config
+from tests.conftest import ROOT, run_tool, write_config
 
 #: Adds a protocol of small rows and runs the tool, in a process that can be killed.
 SCRIPT = """
@@ -299,3 +299,11 @@ def test_help_teaches(capsys):
     output = capsys.readouterr().out
     for text in ('--state', '--minutes', 'examples:', 'python tools/reproduce.py --protocol cpu'):
         assert text in output
+
+
+def test_the_document_has_the_table_of_the_results_that_are_kept():
+    done = run_tool('reproduce', '--table', '--markdown', cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith('|')][2:]
+    document = (ROOT / 'docs' / 'results.md').read_text()
+    assert len(rows) == 9 and all(row in document for row in rows)
