@@ -138,11 +138,11 @@ class FedSeg(FedAvg):
         features, logits = context.frozen_model(weights, images)
         embeddings = context.frozen_model.part('projection_head', weights, features)
         labels = shrink(labels, logits)
-        labels = torch.where(labels == UNANNOTATED, self._pseudo_labels(context, labels, logits), labels)
+        labels = torch.where(labels == UNANNOTATED, self.pseudo_labels(context, labels, logits), labels)
         with torch.autocast(embeddings.device.type, enabled=False):
             return image_prototypes(embeddings, labels, self.federation.num_classes)
 
-    def _pseudo_labels(self, context: ClientContext, labels: Tensor, logits: Tensor) -> Tensor:
+    def pseudo_labels(self, context: ClientContext, labels: Tensor, logits: Tensor) -> Tensor:
         """The frozen model's classes of unannotated pixels, where it is sure; elsewhere void, (N, h, w)."""
         probability, cls = logits.float().softmax(1).max(1)
         sure = (labels == UNANNOTATED) & (probability >= self.threshold)
@@ -168,7 +168,7 @@ class FedSeg(FedAvg):
             losses['loss_contrast'] = self.contrast(embeddings, labels, *context.memory['prototypes'])
         if 'pseudo' in self.terms:
             _, logits = context.frozen_model(context.received, context.images)
-            pseudo = self._pseudo_labels(context, labels, logits)
+            pseudo = self.pseudo_labels(context, labels, logits)
             losses['loss_contrast_pseudo'] = self.contrast(embeddings, pseudo, *context.memory['prototypes'])
         return losses
 

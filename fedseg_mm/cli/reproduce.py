@@ -3,6 +3,7 @@ import argparse
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,7 +22,15 @@ from fedseg_mm.reproduction import (
     plot,
     save_result,
 )
-from fedseg_mm.reproduction.table import as_markdown, as_text, warnings
+from fedseg_mm.reproduction.table import (
+    HEAD,
+    VARIANTS_HEAD,
+    as_markdown,
+    as_text,
+    table_rows,
+    variant_rows,
+    warnings,
+)
 
 EPILOG = """\
 examples:
@@ -30,6 +39,9 @@ examples:
   for half an hour       python tools/reproduce.py --protocol cpu --minutes 30
   what is done           python tools/reproduce.py --protocol cpu --list
   the table so far       python tools/reproduce.py --protocol cpu --table --markdown
+  another setting        python tools/reproduce.py --rows FedSeg --seeds 0 \\
+                             --cfg-options federated.algorithm.loss_weight=0.1
+  all that were tried    python tools/reproduce.py --protocol cpu --variants
   curves, predictions    python tools/reproduce.py --protocol cpu --plot figures --panels figures
   on a GPU, in pieces    python tools/reproduce.py --protocol paper --rows FedSeg --splits noniid1 --minutes 8 \\
                              --state state
@@ -75,6 +87,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--cpu-anyway', action='store_true', help='train the protocol paper without a GPU')
     parser.add_argument('--list', action='store_true', help='only say what is done, begun and missing')
     parser.add_argument('--table', action='store_true', help='only print the table of what is in the results')
+    parser.add_argument('--variants', action='store_true',
+                        help='only print what was run with further --cfg-options too, beside the row without them')
     parser.add_argument('--markdown', action='store_true', help='print the table as markdown')
     parser.add_argument('--plot', metavar='DIR', type=Path, help='only draw mIoU over rounds and bytes, of the results')
     parser.add_argument('--panels', metavar='DIR', type=Path,
@@ -84,8 +98,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def make_run(args: argparse.Namespace, protocol: Protocol, row: str, split: str | None, seed: int) -> Run:
-    return Run(protocol, row, split, seed, tuple(args.cfg_options), args.work_dir, args.results)
+def make_run(args: argparse.Namespace, protocol: Protocol, row: str, split: str | None, seed: int,
+             options: Sequence[str]) -> Run:
+    return Run(protocol, row, split, seed, tuple(options), args.work_dir, args.results)
 
 
 def wanted_runs(args: argparse.Namespace, protocol: Protocol) -> list[Run]:
@@ -98,15 +113,22 @@ def wanted_runs(args: argparse.Namespace, protocol: Protocol) -> list[Run]:
         if row not in protocol.configs:
             raise FedSegError(f'the protocol {protocol.name} has no row {row}: its rows are '
                               f'{", ".join(protocol.configs)}')
-    runs = [make_run(args, protocol, row, split, seed)
+    runs = [make_run(args, protocol, row, split, seed, args.cfg_options)
             for row in dict.fromkeys(args.rows or protocol.configs)
             for seed in dict.fromkeys(args.seeds or protocol.seeds(row))
             for split in protocol.splits(row) if split is None or split in (args.splits or SPLITS)]
     return sorted(runs, key=lambda run: run.seed)
 
 
-def found_results(args: argparse.Namespace, protocol: Protocol) -> tuple[list[dict], list[str]]:
-    """What is in the folder of results.
+def found_results(args: argparse.Namespace, protocol: Protocol,
+                  variants: bool = False) -> tuple[list[dict], list[str]]:
+    """What is in the folder of results, with the --cfg-options that were given.
+
+    Args:
+        args (argparse.Namespace): Names the folder and the options.
+        protocol (Protocol): Whose results.
+        variants (bool): Whether results with any other options are to be
+            among them. Defaults to False.
 
     Returns:
         tuple[list[dict], list[str]]: The results, and the names of files that
@@ -122,9 +144,9 @@ def found_results(args: argparse.Namespace, protocol: Protocol) -> tuple[list[di
             row, split, seed, options = (result[key] for key in ('row', 'split', 'seed', 'options'))
         except (ValueError, KeyError, TypeError) as error:
             raise FedSegError(f'{path} is no result of a run: remove it, and run it again') from error
-        if options != args.cfg_options:
+        if options != args.cfg_options and not variants:
             continue
-        run = make_run(args, protocol, row, split, seed) if row in protocol.configs else None
+        run = make_run(args, protocol, row, split, seed, options) if row in protocol.configs else None
         if run and run.result_file == path and run.result():
             results.append(result)
         else:
@@ -133,8 +155,10 @@ def found_results(args: argparse.Namespace, protocol: Protocol) -> tuple[list[di
 
 
 def print_table(args: argparse.Namespace, protocol: Protocol) -> None:
-    results, others = found_results(args, protocol)
-    print((as_markdown if args.markdown else as_text)(protocol, results))
+    """The protocol's rows beside the published figures, or those that were run with other settings too."""
+    results, others = found_results(args, protocol, args.variants)
+    head, rows = (VARIANTS_HEAD, variant_rows) if args.variants else (HEAD, table_rows)
+    print((as_markdown if args.markdown else as_text)(head, rows(protocol, results)))
     for sentence in warnings(results):
         print(sentence)
     if others:
@@ -220,7 +244,7 @@ def main(argv: list[str] | None = None) -> None:
         runs = wanted_runs(args, protocol)
         if args.list:
             print_list(args, runs)
-        if args.table:
+        if args.table or args.variants:
             print_table(args, protocol)
         pictures = []
         if args.plot:
@@ -234,5 +258,5 @@ def main(argv: list[str] | None = None) -> None:
         if (args.plot or args.panels) and not pictures:
             raise FedSegError('there is nothing to draw: curves need results, and panels need the checkpoints that '
                               f'trainings left in {args.work_dir}; train a row first')
-        if not (args.list or args.table or args.plot or args.panels):
+        if not (args.list or args.table or args.variants or args.plot or args.panels):
             sys.exit(train_missing(args, protocol, runs))

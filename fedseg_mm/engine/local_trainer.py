@@ -100,27 +100,13 @@ class LocalTrainer:
         Raises:
             FedSegError: An image cannot be loaded; names the file.
         """
-        shard = self.stream.batch_sampler.shards[client]
         num_steps = self.stream.batch_sampler.num_batches(client)
-        stored = self.store.load(client, next(self.model.parameters()).device)
         self._renew_optimizer()
         self.optim_wrapper.initialize_count_status(self.model, 0, num_steps)
-        torch.manual_seed(derive_seed(self.seed, 'training', broadcast.round, client))
-
-        survey = self._survey(Pass(broadcast.round, client, survey=True))
-        context = ClientContext(
-            client, shard.classes, len(shard.indices), broadcast, self.model, self.frozen_model, lambda: survey,
-            own=frozenset(self.own_names), own_weights=stored.get('weights', {}), state=stored.get('state', {}))
-        load_weights(self.model, context.received)
-        with self.optim_wrapper.optim_context(self.model):
-            self.algorithm.setup_client(context)
-        if self.algorithm.surveys(broadcast.round):
-            for _ in survey:  # what the method left
-                pass
-
+        context = self.begin(client, broadcast)
         self.model.train()
         sums: dict[str, Tensor] = {}
-        with self._method_in_step(context):
+        with self.method_in_step(context):
             for batch in self.stream.batches(Pass(broadcast.round, client)):
                 log_vars = self.model.train_step(batch, optim_wrapper=self.optim_wrapper)
                 for name, value in log_vars.items():
@@ -138,7 +124,32 @@ class LocalTrainer:
         keep = {'weights': {name: weights[name] for name in self.own_names}, 'state': context.state}
         if is_finite and any(keep.values()):
             self.store.save(client, broadcast.round + 1, keep)
-        return ClientUpdate(client, weights, len(shard.indices), num_steps, metrics, is_finite, extras)
+        return ClientUpdate(client, weights, context.num_images, num_steps, metrics, is_finite, extras)
+
+    def begin(self, client: int, broadcast: Broadcast) -> ClientContext:
+        """Load the broadcast weights into the model and let the method prepare, as before a client's first step.
+
+        Args:
+            client (int): The client's id.
+            broadcast (Broadcast): What the server sent.
+
+        Raises:
+            FedSegError: An image cannot be loaded; names the file.
+        """
+        shard = self.stream.batch_sampler.shards[client]
+        stored = self.store.load(client, next(self.model.parameters()).device)
+        torch.manual_seed(derive_seed(self.seed, 'training', broadcast.round, client))
+        survey = self._survey(Pass(broadcast.round, client, survey=True))
+        context = ClientContext(
+            client, shard.classes, len(shard.indices), broadcast, self.model, self.frozen_model, lambda: survey,
+            own=frozenset(self.own_names), own_weights=stored.get('weights', {}), state=stored.get('state', {}))
+        load_weights(self.model, context.received)
+        with self.optim_wrapper.optim_context(self.model):
+            self.algorithm.setup_client(context)
+        if self.algorithm.surveys(broadcast.round):
+            for _ in survey:  # what the method left
+                pass
+        return context
 
     def recalibrate(self, round: int, clients: Sequence[int]) -> None:
         """Compute the model's statistics of batch normalisation anew, over the clients' images.
@@ -186,13 +197,8 @@ class LocalTrainer:
         finally:
             load_weights(self.model, weights)
 
-    def _survey(self, wanted: Pass) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in self.stream.batches(wanted):
-            data = self.model.data_preprocessor(batch, True)
-            yield data['inputs'], torch.cat([sample.gt_sem_seg.data for sample in data['data_samples']])
-
     @contextmanager
-    def _method_in_step(self, context: ClientContext) -> Iterator[None]:
+    def method_in_step(self, context: ClientContext) -> Iterator[None]:
         """The client's and the method's part in every training step, as hooks of the stock step."""
         with ExitStack() as stack:
             stack.callback(hide_unannotated_pixels(self.model).remove)
@@ -217,6 +223,11 @@ class LocalTrainer:
                     lambda *_: self.algorithm.adjust_gradients(context)).remove)
             yield
         context.images = context.labels = context.embeddings = None
+
+    def _survey(self, wanted: Pass) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in self.stream.batches(wanted):
+            data = self.model.data_preprocessor(batch, True)
+            yield data['inputs'], torch.cat([sample.gt_sem_seg.data for sample in data['data_samples']])
 
     def _renew_optimizer(self) -> None:
         """Equals a new optimizer bit for bit, at none of its cost."""

@@ -1,6 +1,7 @@
 """The paper's table, of what was measured."""
 import statistics
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 
 from prettytable import PrettyTable
 
@@ -30,6 +31,7 @@ PUBLISHED = {
     'FedSeg': ('63.50 / 90.68', '64.67 / 91.25')
 }
 HEAD = ('', 'non-IID1', 'published', 'non-IID2', 'published')
+VARIANTS_HEAD = ('row', 'settings', 'non-IID1', 'difference', 'non-IID2', 'difference')
 
 
 def cell(results: Sequence[dict]) -> str:
@@ -65,18 +67,56 @@ def table_rows(protocol: Protocol, results: Iterable[dict]) -> list[list[str]]:
     return lines
 
 
-def as_text(protocol: Protocol, results: Iterable[dict]) -> str:
-    """The table for a console."""
-    table = PrettyTable([HEAD[0], *(f'{name}{" " * i}' for i, name in enumerate(HEAD[1:]))])  # names must differ
+def variant_rows(protocol: Protocol, results: Iterable[dict]) -> list[list[str]]:
+    """The rows that were also run with other settings, each below itself as it stands in the protocol.
+
+    Args:
+        protocol (Protocol): Gives the rows.
+        results (Iterable[dict]): The complete runs, with any options.
+
+    Returns:
+        list[list[str]]: Per row and options, the figures on both splits as
+        in :func:`cell`, and by how much mIoU differs from the row without
+        options, over the seeds that both have.
+    """
+    results = list(results)
+    lines = []
+    for row in protocol.configs:
+        found: dict[tuple[str, ...], list[dict]] = {}
+        for one in results:
+            if one['row'] == row:
+                found.setdefault(tuple(one['options']), []).append(one)
+        own = found.pop((), [])
+        for options, variant in [((), own), *sorted(found.items())] if found else []:
+            line = [row, f'`{" ".join(options)}`' if options else 'as in the protocol']
+            for split in SPLITS:
+                here = [one for one in variant if one['split'] in (split, None)]
+                line += [cell(here), _difference(here, own) if options else NONE]
+            lines.append(line)
+    return lines
+
+
+def _difference(results: Sequence[dict], own: Sequence[dict]) -> str:
+    """By how much mIoU differs, seed by seed: the mean, and its sample standard deviation where there are several."""
+    key = itemgetter('split', 'seed')
+    before = {key(one): one['mean_of_last_five']['mIoU'] for one in own}
+    values = [one['mean_of_last_five']['mIoU'] - before[key(one)] for one in results if key(one) in before]
+    if not values:
+        return NONE
+    return f'{statistics.mean(values):+.2f}' + (f' ± {statistics.stdev(values):.2f}' if len(values) > 1 else '')
+
+
+def as_text(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table for a console."""
+    table = PrettyTable([f'{name}{" " * i}' for i, name in enumerate(head)])  # names must differ
     table.align = 'l'
-    table.add_rows(table_rows(protocol, results))
+    table.add_rows([list(row) for row in rows])
     return table.get_string()
 
 
-def as_markdown(protocol: Protocol, results: Iterable[dict]) -> str:
-    """The table for a document."""
-    lines = [HEAD, ['---'] * len(HEAD), *table_rows(protocol, results)]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+def as_markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table for a document."""
+    return '\n'.join(f'| {" | ".join(line)} |' for line in (head, ['---'] * len(head), *rows))
 
 
 def warnings(results: Iterable[dict]) -> list[str]:

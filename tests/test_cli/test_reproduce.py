@@ -175,11 +175,12 @@ def test_a_run_that_another_process_trains_is_left_to_it(tiny, config, tmp_path,
 
 
 # --- no training ------------------------------------------------------------
-def made_up(folder: Path, row: str, split: str | None, seed: int, figures: list[float], **changes) -> dict:
+def made_up(folder: Path, row: str, split: str | None, seed: int, figures: list[float], options: tuple = (),
+            **changes) -> dict:
     """A result of the CPU's protocol, with made-up figures."""
-    run = Run(PROTOCOLS['cpu'], row, split, seed, (), folder / 'work', folder / 'results')
+    run = Run(PROTOCOLS['cpu'], row, split, seed, options, folder / 'work', folder / 'results')
     result = dict(
-        row=row, split=split, seed=seed, options=[], config_hash=run.config_hash, partition='one',
+        row=row, split=split, seed=seed, options=list(options), config_hash=run.config_hash, partition='one',
         evaluations=[dict(round=10 * i, mIoU=value, aAcc=50.) for i, value in enumerate(figures, 1)],
         mean_of_last_five=dict(mIoU=sum(figures) / len(figures), aAcc=50.),
         rounds=[dict(round=10 * i, bytes_up=10 * i, bytes_down=20 * i) for i in range(1, len(figures) + 1)])
@@ -209,6 +210,26 @@ def test_the_table_has_what_is_there(tmp_path, capsys):
     reproduce.main(['--table', '--results', str(tmp_path / 'results')])
     assert re.search(r'FedAvg \+ BackCE +\| 23.00 ± 3.00 / 50.00 ± 0.00 \(3 seeds\)', capsys.readouterr().out)
     assert cell([]) == '–'
+
+
+def test_variants_stand_beside_their_row(tmp_path, capsys):
+    """Differences are those of the same seeds."""
+    option = 'optim_wrapper.optimizer.lr=0.1'
+    for seed, miou in enumerate((20., 23., 26.)):
+        made_up(tmp_path, 'BackCE', 'noniid1', seed, [miou])
+    for seed, miou in ((0, 21.), (1, 26.)):
+        made_up(tmp_path, 'BackCE', 'noniid1', seed, [miou], (option, ))
+    made_up(tmp_path, 'BackCE', 'noniid2', 0, [30.], (option, ))
+    made_up(tmp_path, 'BackCE', 'noniid1', 2, [27.], ('federated.local_epochs=1', ))
+    made_up(tmp_path, 'BackCE', 'noniid1', 1, [27.], ('federated.local_epochs=1', ), config_hash='of another config')
+    made_up(tmp_path, 'CE', 'noniid1', 0, [10.])
+    reproduce.main(['--variants', '--markdown', '--results', str(tmp_path / 'results')])
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith('|')] == [
+        '| row | settings | non-IID1 | difference | non-IID2 | difference |',
+        '| --- | --- | --- | --- | --- | --- |',
+        '| BackCE | as in the protocol | 23.00 ± 3.00 / 50.00 ± 0.00 (3 seeds) | – | – | – |',
+        '| BackCE | `federated.local_epochs=1` | 27.00 / 50.00 | +1.00 | – | – |',
+        f'| BackCE | `{option}` | 23.50 ± 3.54 / 50.00 ± 0.00 (2 seeds) | +2.00 ± 1.41 | 30.00 / 50.00 | – |']
 
 
 def test_curves_of_all_rows(tmp_path, capsys):

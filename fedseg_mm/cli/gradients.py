@@ -1,0 +1,139 @@
+"""What every loss term asks of the weights, beside what the labels that clients lack would ask."""
+import argparse
+import logging
+import sys
+import tempfile
+from pathlib import Path
+from statistics import mean, median
+
+from mmengine.runner import Runner
+from mmengine.utils import ProgressBar
+from prettytable import PrettyTable
+from torch import Tensor
+
+from fedseg_mm.cli import train
+from fedseg_mm.cli.common import (
+    CFG_OPTIONS_HELP,
+    CfgOptions,
+    add_federated_argument,
+    check_data_folders,
+    load_config,
+    one_sentence_errors,
+)
+from fedseg_mm.cli.test import check_checkpoint
+from fedseg_mm.compat import load_weights_only
+from fedseg_mm.engine.client_state_store import ClientStateStore
+from fedseg_mm.engine.gradient_comparison import ALL_LABELS, ClientGradients, GradientComparison, cosine
+from fedseg_mm.engine.local_trainer import LocalTrainer
+from fedseg_mm.errors import FedSegError
+
+EPILOG = """\
+examples:
+  FedSeg's terms     python tools/fed_gradients.py configs/fedseg/upernet_camvid160x120_noniid1.py \\
+                         work_dirs/upernet_camvid160x120_noniid1/round_60.pth
+  client by client   python tools/fed_gradients.py CONFIG CHECKPOINT --clients
+
+Every client computes the gradients of its first batches in the checkpoint's next round, and takes no step. They are
+taken with respect to the weights that make the classifier's input, which all terms of all methods reach. "All labels"
+is the gradient of the model's own losses if the client's other pixels were annotated too: what a term should be like.
+A cosine of 1 says that a term pulls where all labels would, 0 that it knows nothing of that, and below 0 that it pulls
+elsewhere. A term whose gradient is many times as long as the others' decides alone: choose its weight accordingly."""
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='fed_gradients', description="Compare the gradients of a method's loss terms, client by client, with "
+        'those of all labels.', epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file with a `federated` section')
+    parser.add_argument('checkpoint', help='checkpoint file of its training, e.g. work_dirs/CONFIG/round_60.pth; what '
+                        'clients keep is read from the folder beside it')
+    parser.add_argument('--batches', type=int, default=5, help='batches per client at most (default: 5)')
+    parser.add_argument('--clients', action='store_true', help='print a line for every client too')
+    add_federated_argument(parser)
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
+    args = parser.parse_args(argv)
+    args.work_dir = None
+    return args
+
+
+def make_trainer(args: argparse.Namespace, work_dir: str) -> tuple[LocalTrainer, tuple[str, ...], int]:
+    """The trainer with the checkpoint's weights, the names of the classes, and the rounds that are over.
+
+    Raises:
+        FedSegError: The config or the checkpoint cannot be used.
+    """
+    cfg = load_config(args)
+    train.federate(cfg)
+    check_data_folders(cfg, ('train_dataloader', ))
+    cfg.update(work_dir=work_dir, log_level='ERROR', load_from=None, resume=False)
+    cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
+    runner = Runner.from_cfg(cfg)
+    federation = runner.train_loop.federation
+    checkpoint = load_weights_only(args.checkpoint, 'cpu')
+    check_checkpoint(runner.model, args.checkpoint)
+    runner.model.load_state_dict(checkpoint.get('state_dict', checkpoint))
+    federation.algorithm.start(runner.model)
+    federated = checkpoint.get('federated')
+    if federated and federated.get('type') == type(federation.algorithm).__name__:
+        federation.algorithm.load_state_dict(federated['algorithm'])
+    trainer = LocalTrainer(
+        runner.model, runner.build_optim_wrapper(cfg.optim_wrapper), federation.stream, federation.algorithm,
+        ClientStateStore(Path(args.checkpoint).parent / 'clients'), runner.seed)
+    return trainer, federation.summary.class_names, checkpoint.get('meta', {}).get('epoch', 0)
+
+
+def terms_table(clients: list[ClientGradients], sums: dict[str, Tensor]) -> PrettyTable:
+    """A line per term: over the clients, and of the mean over the clients."""
+    table = PrettyTable(['term', 'loss', 'gradient', 'cosine', 'mean gradient', 'cosine of the mean'])
+    table.align = 'r'
+    table.align['term'] = 'l'
+    for name, total in sums.items():
+        having = [client for client in clients if name in client.losses]
+        table.add_row([
+            name, f'{mean(client.losses[name] for client in having):.3f}',
+            f'{median(client.norms[name] for client in having):.4f}',
+            f'{mean(client.cosines[name] for client in having):.2f}', f'{total.norm().item() / len(clients):.4f}',
+            f'{cosine(total, sums[ALL_LABELS]):.2f}'
+        ])
+    return table
+
+
+def clients_table(clients: list[ClientGradients], class_names: tuple[str, ...], terms: list[str]) -> PrettyTable:
+    """A line per client: the length of every term's gradient, and its cosine with that of all labels."""
+    table = PrettyTable(['client', 'annotated classes', *terms])
+    table.align = 'r'
+    table.align['annotated classes'] = 'l'
+    for client in clients:
+        names = ', '.join(class_names[cls] for cls in client.classes)
+        table.add_row([client.client, names if len(names) <= 40 else f'{len(client.classes)} classes', *(
+            f'{client.norms[name]:.4f} ({client.cosines[name]:.2f})' if name in client.norms else '–'
+            for name in terms)])
+    return table
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    with one_sentence_errors('fed_gradients'), tempfile.TemporaryDirectory() as work_dir:
+        if args.batches < 1:
+            raise FedSegError(f'--batches must be at least 1, but is {args.batches}')
+        logging.disable(logging.INFO)
+        trainer, class_names, rounds = make_trainer(args, work_dir)
+        comparison = GradientComparison(trainer, len(class_names))
+        broadcast = trainer.algorithm.broadcast(rounds)
+        clients: list[ClientGradients] = []
+        progress = ProgressBar(len(trainer.stream.batch_sampler.shards), file=sys.stderr)
+        for client in range(len(trainer.stream.batch_sampler.shards)):
+            clients.append(comparison.of_client(client, broadcast, args.batches))
+            progress.update()
+        print(file=sys.stderr)
+        terms = sorted(comparison.sums, key=lambda name: name == ALL_LABELS)  # it comes last
+        if args.clients:
+            print(clients_table(clients, class_names, terms))
+        print(terms_table(clients, {name: comparison.sums[name] for name in terms}))
+        print(f'Over {len(clients)} clients in round {rounds + 1}: the mean loss, the median length of the gradient, '
+              'the mean cosine with the gradient of all labels; then the length and cosine of the mean gradient.')
+        unannotated, labelled, right = (
+            sum(getattr(client, name) for client in clients) for name in ('unannotated', 'pseudo_labelled', 'right'))
+        if labelled:
+            print(f'Pseudo-labels: {100 * labelled / unannotated:.0f} % of the unannotated pixels have one, '
+                  f'{100 * right / labelled:.0f} % of which are right.')

@@ -1,0 +1,10 @@
+"""Command line of fedseg_mm.cli.gradients; see `python tools/fed_gradients.py --help`."""
+import sys
+
+try:
+    from fedseg_mm.cli.gradients import main
+except ImportError as error:
+    sys.exit(f'fed_gradients: {error}; see README.md, or: pip install -e ".[lite]" -c requirements/tested.txt')
+
+if __name__ == '__main__':
+    main()
