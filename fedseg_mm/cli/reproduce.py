@@ -76,7 +76,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--splits', nargs='+', choices=SPLITS, help='splits of CamVid (default: both)')
     parser.add_argument('--seeds', nargs='+', type=int, metavar='SEED',
                         help='seeds, each for training and partition (default: 0, and in the protocol cpu 1 and 2 for '
-                        'CE, BackCE and FedSeg)')
+                        'CE, BackCE, FedSeg and centralised-masked)')
     parser.add_argument('--jobs', type=int, help='trainings side by side (default: 2; in the protocol paper 1)')
     parser.add_argument('--minutes', type=float, help='stop after so many minutes; the same command goes on')
     parser.add_argument('--work-dir', default='work_dirs/reproduce', type=Path,
@@ -252,7 +252,10 @@ def main(argv: list[str] | None = None) -> None:
             pictures += plot(protocol, [one for one in found_results(args, protocol)[0]
                                         if (one['row'], one['split'], one['seed']) in drawn], args.plot)
         if args.panels:
-            pictures += paint_panels([run for run in runs if run.seed == 0], args.panels)
+            shown = [run for run in runs if run.seed == 0]
+            for run in shown:
+                check_data_folders(run.cfg, ('test_dataloader', ))
+            pictures += paint_panels(shown, args.panels)
         for path in pictures:
             print(f'Picture      {path}')
         if (args.plot or args.panels) and not pictures:

@@ -47,6 +47,6 @@ PROTOCOLS = {
             'centralised': f'centralised/{_SMALL}.py',
             'centralised-masked': f'centralised/{_SMALL}_{{split}}_masked.py',
             'local-only': f'local_only/{_SMALL}_{{split}}.py'
-        }, more_seeds={row: (1, 2) for row in ('CE', 'BackCE', 'FedSeg')}, jobs=2),
+        }, more_seeds={row: (1, 2) for row in ('CE', 'BackCE', 'FedSeg', 'centralised-masked')}, jobs=2),
     'paper': Protocol('paper', _methods('bisenetv2_camvid'), gpu=True),
 }

@@ -282,8 +282,8 @@ def test_every_run_has_a_config_and_a_command(capsys, tmp_path):
     for name in PROTOCOLS:
         reproduce.main(['--protocol', name, '--list', '--results', str(tmp_path), '--work-dir', str(tmp_path)])
         lines = capsys.readouterr().out.splitlines()
-        # seeds 1 and 2 of three rows, on both splits; the bound of all labels has no split
-        assert len(lines) == (8 * 2 + 1 + 2 * 3 * 2 if name == 'cpu' else 6 * 2)
+        # seeds 1 and 2 of four rows, on both splits; the bound of all labels has no split
+        assert len(lines) == (8 * 2 + 1 + 2 * 4 * 2 if name == 'cpu' else 6 * 2)
         assert all(line.startswith('missing') and '--rows' in line for line in lines)
 
 
@@ -328,3 +328,11 @@ def test_the_document_has_the_table_of_the_results_that_are_kept():
     rows = [line for line in done.stdout.splitlines() if line.startswith('|')][2:]
     document = (ROOT / 'docs' / 'results.md').read_text()
     assert len(rows) == 9 and all(row in document for row in rows)
+
+
+def test_the_document_has_the_settings_that_were_tried():
+    done = run_tool('reproduce', '--variants', '--markdown', cwd=ROOT)
+    assert done.returncode == 0 and 'Left out' not in done.stdout, done.stderr + done.stdout
+    rows = [line for line in done.stdout.splitlines() if line.startswith('|')][2:]
+    document = (ROOT / 'docs' / 'reproduction.md').read_text()
+    assert len(rows) > 9 and all(row in document for row in rows)
