@@ -65,7 +65,8 @@ def make_trainer(args: argparse.Namespace, work_dir: str) -> tuple[LocalTrainer,
     cfg = load_config(args)
     train.federate(cfg)
     check_data_folders(cfg, ('train_dataloader', ))
-    cfg.update(work_dir=work_dir, log_level='ERROR', load_from=None, resume=False)
+    # MMEngine keeps a visualizer per experiment and second, whose folder may be gone
+    cfg.update(work_dir=work_dir, experiment_name=Path(work_dir).name, log_level='ERROR', load_from=None, resume=False)
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
     runner = Runner.from_cfg(cfg)
     federation = runner.train_loop.federation
