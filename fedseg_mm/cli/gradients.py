@@ -70,8 +70,8 @@ def make_trainer(args: argparse.Namespace, work_dir: str) -> tuple[LocalTrainer,
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
     runner = Runner.from_cfg(cfg)
     federation = runner.train_loop.federation
-    checkpoint = load_weights_only(args.checkpoint, 'cpu')
     check_checkpoint(runner.model, args.checkpoint)
+    checkpoint = load_weights_only(args.checkpoint, 'cpu')
     runner.model.load_state_dict(checkpoint.get('state_dict', checkpoint))
     federation.algorithm.start(runner.model)
     federated = checkpoint.get('federated')
@@ -112,29 +112,37 @@ def clients_table(clients: list[ClientGradients], class_names: tuple[str, ...], 
     return table
 
 
+def compare(args: argparse.Namespace, work_dir: str) -> None:
+    """Go through the clients and print the tables."""
+    trainer, class_names, rounds = make_trainer(args, work_dir)
+    comparison = GradientComparison(trainer, len(class_names))
+    broadcast = trainer.algorithm.broadcast(rounds)
+    clients: list[ClientGradients] = []
+    progress = ProgressBar(len(trainer.stream.batch_sampler.shards), file=sys.stderr)
+    for client in range(len(trainer.stream.batch_sampler.shards)):
+        clients.append(comparison.of_client(client, broadcast, args.batches))
+        progress.update()
+    print(file=sys.stderr)
+    terms = sorted(comparison.sums, key=lambda name: name == ALL_LABELS)  # it comes last
+    if args.clients:
+        print(clients_table(clients, class_names, terms))
+    print(terms_table(clients, {name: comparison.sums[name] for name in terms}))
+    print(f'Over {len(clients)} clients in round {rounds + 1}: the mean loss, the median length of the gradient, '
+          'the mean cosine with the gradient of all labels; then the length and cosine of the mean gradient.')
+    unannotated, labelled, right = (
+        sum(getattr(client, name) for client in clients) for name in ('unannotated', 'pseudo_labelled', 'right'))
+    if labelled:
+        print(f'Pseudo-labels: {100 * labelled / unannotated:.0f} % of the unannotated pixels have one, '
+              f'{100 * right / labelled:.0f} % of which are right.')
+
+
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with one_sentence_errors('fed_gradients'), tempfile.TemporaryDirectory() as work_dir:
         if args.batches < 1:
             raise FedSegError(f'--batches must be at least 1, but is {args.batches}')
         logging.disable(logging.INFO)
-        trainer, class_names, rounds = make_trainer(args, work_dir)
-        comparison = GradientComparison(trainer, len(class_names))
-        broadcast = trainer.algorithm.broadcast(rounds)
-        clients: list[ClientGradients] = []
-        progress = ProgressBar(len(trainer.stream.batch_sampler.shards), file=sys.stderr)
-        for client in range(len(trainer.stream.batch_sampler.shards)):
-            clients.append(comparison.of_client(client, broadcast, args.batches))
-            progress.update()
-        print(file=sys.stderr)
-        terms = sorted(comparison.sums, key=lambda name: name == ALL_LABELS)  # it comes last
-        if args.clients:
-            print(clients_table(clients, class_names, terms))
-        print(terms_table(clients, {name: comparison.sums[name] for name in terms}))
-        print(f'Over {len(clients)} clients in round {rounds + 1}: the mean loss, the median length of the gradient, '
-              'the mean cosine with the gradient of all labels; then the length and cosine of the mean gradient.')
-        unannotated, labelled, right = (
-            sum(getattr(client, name) for client in clients) for name in ('unannotated', 'pseudo_labelled', 'right'))
-        if labelled:
-            print(f'Pseudo-labels: {100 * labelled / unannotated:.0f} % of the unannotated pixels have one, '
-                  f'{100 * right / labelled:.0f} % of which are right.')
+        try:
+            compare(args, work_dir)
+        finally:
+            logging.disable(logging.NOTSET)

@@ -1,5 +1,5 @@
 """What every loss term of a client asks of the weights, beside what the labels that it lacks would ask."""
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,12 +19,6 @@ from fedseg_mm.structures import Broadcast, ClientContext
 
 #: The gradient of the model's own losses, were all pixels annotated.
 ALL_LABELS = 'all labels'
-
-
-def loss_terms(losses: Mapping[str, Tensor | list[Tensor]]) -> dict[str, Tensor]:
-    """The terms that MMEngine optimises, each a scalar."""
-    return {name: torch.stack([part.mean() for part in (value if isinstance(value, list) else [value])]).sum()
-            for name, value in losses.items() if 'loss' in name}
 
 
 def cosine(one: Tensor, other: Tensor) -> float:
@@ -138,15 +132,17 @@ class GradientComparison:
             weights = [weight for weight in model.parameters() if weight.requires_grad]
             reached = torch.autograd.grad(embeddings.sum(), weights, retain_graph=True, allow_unused=True)
             self._shared = [weight for weight, gradient in zip(weights, reached) if gradient is not None]
-        terms = {name: (term.item(), self._gradient(term)) for name, term in loss_terms(losses).items()}
+        _, terms = model.parse_losses(losses)
+        found_terms = {name: (term.item(), self._gradient(term)) for name, term in terms.items()
+                       if 'loss' in name and name != 'loss'}  # without the accuracy and the sum
 
         load_weights(model, context.received)
         handle = hide_unannotated_pixels(model)
         try:
-            term = torch.stack([*loss_terms(model(**whole, mode='loss')).values()]).sum()
+            term, _ = model.parse_losses(model(**whole, mode='loss'))
         finally:
             handle.remove()
-        return {**terms, ALL_LABELS: (term.item(), self._gradient(term))}
+        return {**found_terms, ALL_LABELS: (term.item(), self._gradient(term))}
 
     def _gradient(self, term: Tensor) -> Tensor:
         gradients = torch.autograd.grad(term, self._shared, retain_graph=True, allow_unused=True)
