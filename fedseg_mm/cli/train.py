@@ -136,6 +136,7 @@ def main(argv: list[str] | None = None) -> None:
         elif cfg.resume:
             print_log(f'--resume: there is no checkpoint in {cfg.work_dir}, training starts with round 1.', 'current',
                       level=logging.WARNING)
+            cfg.resume = False  # MMEngine would resume from load_from, where one is given, and not start from it
         warn_of_iterations(cfg)
         check_seed(cfg)
         with joined_processes(cfg):

@@ -107,6 +107,16 @@ def test_resume_goes_on_from_the_run_and_not_from_load_from(tiny_data, tmp_path)
     assert 'resumed epoch: 1' in done.stdout and 'second/round_1.pth' in done.stdout
 
 
+def test_resume_without_a_checkpoint_starts_from_load_from(tiny_data, tmp_path):
+    """As the first start of what is always started with --resume; another algorithm's weights are welcome too."""
+    train(write_config(tiny_data, tmp_path / 'first', **{'train_cfg.max_rounds': 1}))
+    config = write_config(tiny_data, tmp_path / 'second', load_from=str(tmp_path / 'first' / 'round_1.pth'),
+                          **{'train_cfg.max_rounds': 1, 'federated.algorithm': dict(type='FedProx')})
+    train(config, '--work-dir', tmp_path / 'plain')
+    train(config, '--work-dir', tmp_path / 'resumed', '--resume')
+    assert_same_bits(weights_of(tmp_path / 'plain' / 'round_1.pth'), weights_of(tmp_path / 'resumed' / 'round_1.pth'))
+
+
 def test_the_hook_may_be_listed_instead(tiny_data, tmp_path):
     """Without `federated`, for MMSegmentation's own tools/train.py and for ours."""
     federated = dict(type='FederatedHook', partitioner=dict(type='ClassPartitioner', num_clients=8),
