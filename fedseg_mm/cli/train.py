@@ -131,12 +131,15 @@ def main(argv: list[str] | None = None) -> None:
         if args.amp or (wrapper == 'AmpOptimWrapper' and not torch.cuda.is_available()):
             use_amp(cfg)
         cfg.resume = args.resume or cfg.get('resume', False)
-        if cfg.resume and find_latest_checkpoint(cfg.work_dir):
-            cfg.load_from = None  # MMEngine would resume from there, and not from the run's last checkpoint
-        elif cfg.resume:
-            print_log(f'--resume: there is no checkpoint in {cfg.work_dir}, training starts with round 1.', 'current',
-                      level=logging.WARNING)
-            cfg.resume = False  # MMEngine would resume from load_from, where one is given, and not start from it
+        if cfg.resume:
+            # where load_from is given too, MMEngine would resume from there, and not from the run's last checkpoint
+            cfg.resume = bool(find_latest_checkpoint(cfg.work_dir))
+            if cfg.resume:
+                cfg.load_from = None
+            else:
+                weights = f' from the weights in {cfg.load_from}' if cfg.get('load_from') else ''
+                print_log(f'--resume: there is no checkpoint in {cfg.work_dir}, training starts with round 1{weights}.',
+                          'current', level=logging.WARNING)
         warn_of_iterations(cfg)
         check_seed(cfg)
         with joined_processes(cfg):

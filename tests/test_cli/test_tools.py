@@ -113,7 +113,8 @@ def test_resume_without_a_checkpoint_starts_from_load_from(tiny_data, tmp_path):
     config = write_config(tiny_data, tmp_path / 'second', load_from=str(tmp_path / 'first' / 'round_1.pth'),
                           **{'train_cfg.max_rounds': 1, 'federated.algorithm': dict(type='FedProx')})
     train(config, '--work-dir', tmp_path / 'plain')
-    train(config, '--work-dir', tmp_path / 'resumed', '--resume')
+    done = train(config, '--work-dir', tmp_path / 'resumed', '--resume')
+    assert f'starts with round 1 from the weights in {tmp_path}/first/round_1.pth' in done.stdout + done.stderr
     assert_same_bits(weights_of(tmp_path / 'plain' / 'round_1.pth'), weights_of(tmp_path / 'resumed' / 'round_1.pth'))
 
 
