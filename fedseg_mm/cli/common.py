@@ -17,6 +17,7 @@ from mmengine.utils import get_installed_path, is_installed
 from mmseg.registry import DATASETS
 
 from fedseg_mm.cli.federate import federate_plain
+from fedseg_mm.cli.parser import as_called
 from fedseg_mm.engine import FederatedHook
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.registry import check_arguments
@@ -170,8 +171,8 @@ def joined_processes(cfg: Config) -> Iterator[None]:
         if cfg.launcher != 'pytorch':
             raise FedSegError(f'--launcher {cfg.launcher} needs GPUs, and there are none: use --launcher pytorch')
         if 'RANK' not in os.environ:
-            raise FedSegError('--launcher pytorch is for processes started by torchrun: torchrun --nproc_per_node=2 '
-                              'tools/fed_train.py CONFIG --launcher pytorch')
+            command = as_called('torchrun --nproc_per_node=2 tools/fed_train.py CONFIG --launcher pytorch')
+            raise FedSegError(f'--launcher pytorch is for processes started by torchrun: {command}')
         # MMEngine would ask for a GPU; it takes the processes as they are if they are joined already
         torch.distributed.init_process_group('gloo')
     elif int(os.environ.get('LOCAL_WORLD_SIZE', 1)) > devices:
@@ -209,7 +210,7 @@ def federated_section(cfg: Config) -> dict:
         federated = {key: value for key, value in listed[0].items() if key != 'type'}
     if federated is None:
         raise FedSegError(f'{cfg.filename} has no `federated = dict(...)`: inherit one from '
-                          'configs/_base_/federated/, or write your own')
+                          f'{as_called("configs/_base_/federated/")}, or write your own')
     if not isinstance(federated, dict):
         raise FedSegError(f'federated must be a dict, but is {federated!r}')
     check_arguments(FederatedHook, federated, 'federated')

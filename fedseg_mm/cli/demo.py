@@ -17,6 +17,7 @@ from prettytable import PrettyTable
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fedseg_mm.cli.common import find_config, one_sentence_errors, short_path, tool
+from fedseg_mm.cli.parser import ToolParser, as_called
 from fedseg_mm.datasets import StreetScenesDataset
 from fedseg_mm.datasets.load_street_scene import paint_scene
 from fedseg_mm.errors import FedSegError
@@ -35,9 +36,7 @@ SHOWN = (3, 0, 16, 23)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog='demo', description='Train the embedded federation with and without BackCE, and compare.', epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser('demo', 'Train the embedded federation with and without BackCE, and compare.', EPILOG)
     parser.add_argument('--work-dir', default='work_dirs/demo', help='where all files go (default: work_dirs/demo)')
     parser.add_argument('--rounds', type=int, help="rounds to train (default: those of the configs)")
     return parser.parse_args(argv)
@@ -158,7 +157,7 @@ def main(argv: list[str] | None = None) -> None:
         for title, paths in (('Checkpoints', checkpoints.values()),
                              ('Logs', [newest(work_dir / row, '2*/*.log') for row in ROWS])):
             print(f'{title:13s}' + '  '.join(map(str, paths)))
-        print('Next: README.md, "Real data"; python tools/fed_train.py --help')
+        print(as_called('Next: README.md, "Real data"; python tools/fed_train.py --help'))
 
 
 def draw(scenes: StreetScenesDataset, work_dir: Path, picture: Path) -> None:

@@ -20,6 +20,7 @@ from fedseg_mm.cli.common import (
     load_config,
     one_sentence_errors,
 )
+from fedseg_mm.cli.parser import ToolParser
 from fedseg_mm.cli.test import check_checkpoint
 from fedseg_mm.compat import load_weights_only
 from fedseg_mm.engine.client_state_store import ClientStateStore
@@ -41,9 +42,9 @@ elsewhere. A term whose gradient is many times as long as the others' decides al
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog='fed_gradients', description="Compare the gradients of a method's loss terms, client by client, with "
-        'those of all labels.', epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(
+        'fed_gradients', "Compare the gradients of a method's loss terms, client by client, with "
+        'those of all labels.', EPILOG)
     parser.add_argument('config', help='config file with a `federated` section')
     parser.add_argument('checkpoint', help='checkpoint file of its training, e.g. work_dirs/CONFIG/round_60.pth; what '
                         'clients keep is read from the folder beside it')

@@ -14,6 +14,7 @@ from fedseg_mm.cli.common import (
     load_config,
     one_sentence_errors,
 )
+from fedseg_mm.cli.parser import ToolParser
 from fedseg_mm.datasets import PartitionSummary
 from fedseg_mm.engine import ClientSampler
 from fedseg_mm.engine.federated_hook import build_partitioner
@@ -34,9 +35,8 @@ written by hand. partition.png, the picture of clients and classes."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog='fed_partition', description='Show which client holds and annotates what, before anything is trained.',
-        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(
+        'fed_partition', 'Show which client holds and annotates what, before anything is trained.', EPILOG)
     parser.add_argument('config', help='config file with a `federated` section')
     parser.add_argument('--work-dir', help='where partition.json and partition.png go (default: '
                         'work_dirs/CONFIG_NAME)')

@@ -8,6 +8,7 @@ from PIL import Image, UnidentifiedImageError
 from rich.progress import track
 
 from fedseg_mm.cli.common import one_sentence_errors
+from fedseg_mm.cli.parser import ToolParser, as_called
 from fedseg_mm.datasets import VOID, CamVidDataset
 from fedseg_mm.errors import FedSegError
 
@@ -24,9 +25,7 @@ SOURCE_VOID = len(CamVidDataset.METAINFO['classes'])
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog='prepare_camvid', description="Bring the public download of CamVid into MMSegmentation's layout.",
-        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser('prepare_camvid', "Bring the public download of CamVid into MMSegmentation's layout.", EPILOG)
     parser.add_argument('source', type=Path, help='folder that holds train, trainannot, val, …')
     parser.add_argument('target', type=Path, nargs='?', default=Path('data/camvid'),
                         help='folder to write (default: data/camvid)')
@@ -70,6 +69,5 @@ def main(argv: list[str] | None = None) -> None:
             Image.fromarray(label).save(args.target / 'ann_dir' / split / path.name)
             shutil.copyfile(path, args.target / 'img_dir' / split / path.name)
         counts = ', '.join(f'{sum(found == split for found, _ in images)} {split}' for split in SPLITS)
-        print(f'{counts} images are in {args.target}. Train on them with:\n'
-              f'  FEDSEG_CAMVID={args.target} python tools/fed_train.py '
-              'configs/fedavg/upernet_camvid160x120_noniid1_backce.py')
+        training = as_called('python tools/fed_train.py configs/fedavg/upernet_camvid160x120_noniid1_backce.py')
+        print(f'{counts} images are in {args.target}. Train on them with:\n  FEDSEG_CAMVID={args.target} {training}')

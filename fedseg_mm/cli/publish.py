@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fedseg_mm import __version__
 from fedseg_mm.cli.common import one_sentence_errors, refuse_initial_model
+from fedseg_mm.cli.parser import ToolParser, as_called
 from fedseg_mm.compat import load_weights_only, to_plain
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.files import whole_file
@@ -34,9 +35,7 @@ TRAINING_ONLY = ('projection_head.', )
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog='fed_publish', description="Write a checkpoint's segmentor as a plain MMSegmentation checkpoint.",
-        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser('fed_publish', "Write a checkpoint's segmentor as a plain MMSegmentation checkpoint.", EPILOG)
     parser.add_argument('checkpoint', type=Path, help='checkpoint file, e.g. work_dirs/CONFIG/round_70.pth')
     parser.add_argument('--out', type=Path, metavar='FOLDER_OR_FILE',
                         help='folder, or file name ending in .pth to which the hash is added (default: those of '
@@ -161,4 +160,4 @@ def main(argv: list[str] | None = None) -> None:
         config = str(configs[0]) if len(configs) == 1 else 'CONFIG.py'
         print(f'Published:  {path} ({path.stat().st_size / 1e6:.2f} MB)\n'
               f'Predict:    {inference_command(config, path)}\n'
-              f'Evaluate:   python tools/test.py {shlex.quote(config)} {shlex.quote(str(path))}')
+              f'Evaluate:   {as_called("python tools/test.py")} {shlex.quote(config)} {shlex.quote(str(path))}')

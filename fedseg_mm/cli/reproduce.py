@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from fedseg_mm.cli.common import CFG_OPTIONS_HELP, CfgOptions, check_data_folders, one_sentence_errors
+from fedseg_mm.cli.parser import ToolParser, as_called
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.reproduction import (
     PROTOCOLS,
@@ -68,9 +69,7 @@ class OptionTexts(CfgOptions):
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog='reproduce', description="Reproduce the paper's table on CamVid.", epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser('reproduce', "Reproduce the paper's table on CamVid.", EPILOG)
     parser.add_argument('--protocol', choices=list(PROTOCOLS), default='cpu', help='which settings (default: cpu)')
     parser.add_argument('--rows', nargs='+', metavar='ROW', help='rows of the table (default: all of the protocol)')
     parser.add_argument('--splits', nargs='+', choices=SPLITS, help='splits of CamVid (default: both)')
@@ -189,7 +188,7 @@ def command(args: argparse.Namespace, run: Run) -> str:
             words += [f'--{name.replace("_", "-")}', str(getattr(args, name))]
     if args.cfg_options:
         words += ['--cfg-options', *args.cfg_options]
-    return f'python tools/reproduce.py {shlex.join(words)}'
+    return f"{as_called('python tools/reproduce.py')} {shlex.join(words)}"
 
 
 def train_missing(args: argparse.Namespace, protocol: Protocol, runs: list[Run]) -> int:

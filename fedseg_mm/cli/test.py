@@ -14,6 +14,7 @@ from fedseg_mm.cli.common import (
     one_sentence_errors,
     refuse_initial_model,
 )
+from fedseg_mm.cli.parser import ToolParser
 from fedseg_mm.engine.federated_hook import check_evaluation
 from fedseg_mm.errors import FedSegError
 
@@ -27,9 +28,7 @@ MMSegmentation's own tools/test.py gives the same figures."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog='test', description='Evaluate a segmentor on the config\'s test images.', epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser('test', 'Evaluate a segmentor on the config\'s test images.', EPILOG)
     parser.add_argument('config', help='config file of the training')
     parser.add_argument('checkpoint', help='checkpoint file, e.g. work_dirs/CONFIG/round_70.pth')
     parser.add_argument('--work-dir', help='where the figures are written as JSON (default: work_dirs/CONFIG_NAME)')

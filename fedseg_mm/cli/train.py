@@ -16,6 +16,7 @@ from fedseg_mm.cli.common import (
     load_config,
     one_sentence_errors,
 )
+from fedseg_mm.cli.parser import ToolParser
 from fedseg_mm.engine import FederatedTrainLoop
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.registry import ALGORITHMS, build, check_arguments, check_positive
@@ -23,10 +24,10 @@ from fedseg_mm.registry import ALGORITHMS, build, check_arguments, check_positiv
 EPILOG = """\
 examples:
   train             python tools/fed_train.py configs/fedavg/upernet_camvid160x120_noniid1_backce.py
-  a plain config    python tools/fed_train.py mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py \
-                           --federated configs/_base_/federated/fedseg_noniid1.py
-  another method    python tools/fed_train.py CONFIG --cfg-options federated.algorithm.type=FedProx \
-                           federated.algorithm.mu=0.01
+  a plain config    python tools/fed_train.py mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py \\
+                        --federated configs/_base_/federated/fedseg_noniid1.py
+  another method    python tools/fed_train.py CONFIG --cfg-options federated.algorithm.type=FedProx \\
+                        federated.algorithm.mu=0.01
   go on             python tools/fed_train.py CONFIG --resume
   larger cohorts    python tools/fed_train.py CONFIG --cfg-options federated.clients_per_round=10
   fewer rounds      python tools/fed_train.py CONFIG --cfg-options train_cfg.max_rounds=20
@@ -41,9 +42,7 @@ cohort and each client's loss and time."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog='fed_train', description='Train a segmentor federatedly.', epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser('fed_train', 'Train a segmentor federatedly.', EPILOG)
     parser.add_argument('config', help='config file, e.g. configs/fedseg/deeplabv3_cityscapes_noniid1.py')
     parser.add_argument('--work-dir', help='where checkpoints and logs go (default: work_dirs/CONFIG_NAME)')
     parser.add_argument('--resume', action='store_true',
