@@ -71,3 +71,17 @@ def test_a_class_that_no_image_shows():
     counts = COUNTS * np.array([1, 1, 0])
     sentences = summary(ClientShard(tuple(range(6)), (0, 1, 2)), counts=counts).warnings(2)
     assert sentences == ['No image shows car: the model cannot learn it.']
+
+
+@pytest.mark.parametrize('classes, value, counts, warned', [
+    ((1, ), 9, [0, 0, 0, 0, 0, 0], True),
+    ((1, ), 9, [0, 0, 0, 1, 0, 0], False),
+    ((1, ), 9, [5, 0, 0, 0, 0, 0], True),  # another client's image
+    ((1, ), None, [0, 0, 0, 0, 0, 0], False),
+    ((0, 1, 2), 9, [0, 0, 0, 0, 0, 0], False),  # what annotates all classes may have annotated all pixels
+])
+def test_a_value_that_no_mask_has(classes, value, counts, warned):
+    clients = ClientShard((0, 1, 5), (0, 1, 2)), ClientShard((2, 3, 4), classes, 'paul', value)
+    sentences = summary(*clients, unannotated=np.array(counts)).warnings(2)
+    assert sentences == ['No mask of client paul has the label 9, by which the manifest says that it marks unannotated '
+                         'pixels: give the value as it is once reduce_zero_label and the like are applied.'] * warned
