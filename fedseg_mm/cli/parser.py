@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 #: A tool's path in a text, unless it is MMSegmentation's own.
-_TOOL = r'(?<!own )tools/(?:fed_)?(test|train|partition|gradients|publish|reproduce|demo|prepare_camvid)\.py'
+_TOOL = r'(?<!own )tools/(?:fed_)?(\w+)\.py'
 
 
 def is_module_call() -> bool:

@@ -157,17 +157,17 @@ class PartitionSummary:
                              'is trained there per local epoch.')
         blind = ~((self._pixels > 0) & annotated).any(1)
         if blind.any():
-            who = [shard.name or str(k) for k, shard in enumerate(self.partition.clients) if blind[k]]
-            sentences.append(f'No image of client {", ".join(who[:10])}{", …" if len(who) > 10 else ""} shows a '
-                             'class that the client annotates.')
-        says_nowhere = (self.per_client(self.unannotated_counts) == 0) & ~annotated.all(1) & (sizes > 0) & np.array(
-            [shard.unannotated is not None for shard in self.partition.clients])
-        for k in np.flatnonzero(says_nowhere)[:10].tolist():
-            shard = self.partition.clients[k]
-            sentences.append(f'No mask of client {shard.name or k} has the label {shard.unannotated}, by which the '
-                             'manifest says that it marks unannotated pixels: give the value as it is once '
-                             'reduce_zero_label and the like are applied.')
+            sentences.append(f'No image of client {self._list_clients(blind)} shows a class that the client annotates.')
+        marks = np.array([shard.unannotated is not None for shard in self.partition.clients])
+        unmarked = marks & (self.per_client(self.unannotated_counts) == 0) & ~annotated.all(1) & (sizes > 0)
+        if unmarked.any():
+            sentences.append(f'No mask of client {self._list_clients(unmarked)} has the label that the manifest calls '
+                             'unannotated: give the value as it is once reduce_zero_label and the like are applied.')
         return sentences
+
+    def _list_clients(self, chosen: np.ndarray) -> str:
+        names = [self.partition.clients[k].name or str(k) for k in np.flatnonzero(chosen)[:10]]
+        return ', '.join(names) + (', …' if chosen.sum() > 10 else '')
 
 
 def _joined(numbers: Iterable[Sequence[int]]) -> np.ndarray:

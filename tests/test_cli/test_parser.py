@@ -7,6 +7,11 @@ from fedseg_mm.cli import demo, gradients, partition, prepare_camvid, publish, r
 from fedseg_mm.cli.parser import as_called
 
 
+@pytest.fixture(autouse=True)
+def narrow_terminal(monkeypatch):
+    monkeypatch.setenv('COLUMNS', '80')
+
+
 @pytest.fixture
 def module_call(monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['/somewhere/fedseg_mm/__main__.py', 'train'])

@@ -83,5 +83,5 @@ def test_a_class_that_no_image_shows():
 def test_a_value_that_no_mask_has(classes, value, counts, warned):
     clients = ClientShard((0, 1, 5), (0, 1, 2)), ClientShard((2, 3, 4), classes, 'paul', value)
     sentences = summary(*clients, unannotated=np.array(counts)).warnings(2)
-    assert sentences == ['No mask of client paul has the label 9, by which the manifest says that it marks unannotated '
-                         'pixels: give the value as it is once reduce_zero_label and the like are applied.'] * warned
+    assert sentences == ['No mask of client paul has the label that the manifest calls unannotated: give the value as '
+                         'it is once reduce_zero_label and the like are applied.'] * warned
