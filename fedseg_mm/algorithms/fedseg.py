@@ -1,12 +1,14 @@
 """FedSeg: local pixels are contrasted with prototypes of the global model."""
 import torch
 import torch.nn.functional as F
+from mmseg.models.utils import resize
 from torch import Tensor, nn
 
 from fedseg_mm.algorithms.fedavg import FedAvg
 from fedseg_mm.datasets.mask_unannotated import UNANNOTATED, VOID
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.models import PixelContrastLoss, PixelFeatures, ProjectionHead
+from fedseg_mm.models import PixelContrastLoss, PixelFeatures, PixelMaps, ProjectionHead
+from fedseg_mm.models.pixel_features import head_input_channels
 from fedseg_mm.registry import ALGORITHMS, check_integer, check_number
 from fedseg_mm.seeding import derive_seed
 from fedseg_mm.structures import ClientContext
@@ -57,10 +59,14 @@ class FedSeg(FedAvg):
     (:func:`image_prototypes`). A pixel's class is its annotation, or where it
     is unannotated the class of which the global model is sure. Then every
     step adds two terms of :class:`~fedseg_mm.models.PixelContrastLoss`: one
-    with annotated pixels as anchors, one with the unannotated pixels of whose
-    class the global model is sure. Embeddings are those of a projection head
-    on what enters the classifier; it is trained and averaged like the rest
-    and not needed for inference.
+    with annotated pixels as anchors, one with all pixels of whose class the
+    global model is sure, each with the class that it names; void and padding
+    are never among them. Embeddings are those of a projection head on the map
+    that enters the decode head, as in the authors' network, so that the
+    contrast shapes the backbone's features and leaves their decoding to the
+    head; it is trained and averaged like the rest and not needed for
+    inference. A head that takes several maps as they are is contrasted by the
+    deepest, see :attr:`~fedseg_mm.models.PixelMaps.head_input`.
 
     Args:
         loss_weight (float): :math:`\lambda_{con}`, at least 0; with 0 the
@@ -73,6 +79,12 @@ class FedSeg(FedAvg):
             which leaves out the very first.
         terms (tuple[str]): Of 'annotated' and 'pseudo', the terms to add.
             Defaults to both.
+        features (str): What the projection head sits on: 'head_input', the
+            map that enters the decode head, or 'classifier_input', what
+            enters its classifier. Defaults to 'head_input'.
+        pseudo_anchors (str): Anchors of the second term: 'all' pixels of
+            whose class the global model is sure, or the 'unannotated' ones
+            among them. Defaults to 'all'.
         prototypes (str): 'image', a prototype per class and image, or 'mean',
             one per class. Defaults to 'image'.
         own_pseudo_labels (bool): Whether the global model may name a class
@@ -88,22 +100,27 @@ class FedSeg(FedAvg):
 
     def __init__(self, loss_weight: float = 1.0, temperature: float = 0.07, max_anchors: int = 4096,
                  threshold: float = 0.8, start_round: int = 1, terms: tuple[str, ...] = ('annotated', 'pseudo'),
-                 prototypes: str = 'image', own_pseudo_labels: bool = True, embedding_channels: int = 256,
-                 **kwargs) -> None:
+                 features: str = 'head_input', pseudo_anchors: str = 'all', prototypes: str = 'image',
+                 own_pseudo_labels: bool = True, embedding_channels: int = 256, **kwargs) -> None:
         super().__init__(**kwargs)
         where = 'federated.algorithm'
         self.loss_weight = check_number(f'{where}.loss_weight', loss_weight, least=0)
         self.threshold = check_number(f'{where}.threshold', threshold, least=0, most=1)
         self.start_round = check_integer(f'{where}.start_round', start_round, least=0)
         self.embedding_channels = check_integer(f'{where}.embedding_channels', embedding_channels, least=1)
-        if prototypes not in ('image', 'mean'):
-            raise FedSegError(f"{where}.prototypes must be 'image' or 'mean', but is {prototypes!r}")
+        for name, value, known in (('features', features, ('head_input', 'classifier_input')),
+                                   ('pseudo_anchors', pseudo_anchors, ('all', 'unannotated')),
+                                   ('prototypes', prototypes, ('image', 'mean'))):
+            if value not in known:
+                raise FedSegError(f'{where}.{name} must be {known[0]!r} or {known[1]!r}, but is {value!r}')
         if not isinstance(terms, (list, tuple)) or not terms or any(
                 term not in ('annotated', 'pseudo') for term in terms):
             raise FedSegError(f"{where}.terms must be a list of 'annotated' and 'pseudo', but is {terms!r}")
         if not isinstance(own_pseudo_labels, bool):
             raise FedSegError(f'{where}.own_pseudo_labels must be True or False, but is {own_pseudo_labels!r}')
         self.terms = tuple(terms)
+        self.features = features
+        self.pseudo_anchors = pseudo_anchors
         self.prototypes = prototypes
         self.own_pseudo_labels = own_pseudo_labels
         self.contrast = PixelContrastLoss(
@@ -117,7 +134,9 @@ class FedSeg(FedAvg):
                 raise FedSegError(f'{type(features.head).__name__} has {features.num_logits} logits for '
                                   f'{self.federation.num_classes} classes, but FedSeg needs one for each')
             seed = derive_seed(self.federation.seed, 'projection head')
-            projection = ProjectionHead(features.channels, self.embedding_channels, seed)
+            channels = (features.channels if self.features == 'classifier_input' else
+                        head_input_channels(features.head))
+            projection = ProjectionHead(channels, self.embedding_channels, seed)
             model.projection_head = projection.to(parameter.device)
 
     def surveys(self, round: int) -> bool:
@@ -135,19 +154,35 @@ class FedSeg(FedAvg):
 
     def _prototypes_of(self, context: ClientContext, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         weights = context.received
-        features, logits = context.frozen_model(weights, images)
-        embeddings = context.frozen_model.part('projection_head', weights, features)
-        labels = shrink(labels, logits)
-        labels = torch.where(labels == UNANNOTATED, self.pseudo_labels(context, labels, logits), labels)
+        maps = context.frozen_model(weights, images)
+        embeddings = context.frozen_model.part('projection_head', weights, self.projected(maps))
+        labels = shrink(labels, embeddings)
+        pseudo = self.pseudo_labels(context, labels, maps.logits)
+        labels = torch.where(labels == UNANNOTATED, pseudo, labels)
         with torch.autocast(embeddings.device.type, enabled=False):
             return image_prototypes(embeddings, labels, self.federation.num_classes)
 
+    def projected(self, maps: PixelMaps) -> Tensor:
+        """What the projection head sits on."""
+        return maps.embeddings if self.features == 'classifier_input' else maps.head_input
+
     def pseudo_labels(self, context: ClientContext, labels: Tensor, logits: Tensor) -> Tensor:
-        """The frozen model's classes of unannotated pixels, where it is sure; elsewhere void, (N, h, w)."""
+        """The frozen model's classes of all pixels that are not void, where it is sure; elsewhere void.
+
+        Args:
+            context (ClientContext): The client.
+            labels (Tensor): Its labels (N, h, w).
+            logits (Tensor): The frozen model's, (N, C, ...), of any size.
+
+        Returns:
+            Tensor: Classes (N, h, w), or 255.
+        """
+        if logits.shape[-2:] != labels.shape[-2:]:
+            logits = resize(logits, labels.shape[-2:], mode='bilinear', align_corners=False)
         probability, cls = logits.float().softmax(1).max(1)
-        sure = (labels == UNANNOTATED) & (probability >= self.threshold)
+        sure = (labels != VOID) & (probability >= self.threshold)
         if not self.own_pseudo_labels:
-            sure &= ~self._own_classes(context, cls.device)[cls]
+            sure &= ~(self._own_classes(context, cls.device)[cls] & (labels == UNANNOTATED))
         return cls.to(labels.dtype).masked_fill(~sure, VOID)
 
     def _own_classes(self, context: ClientContext, device: torch.device) -> Tensor:
@@ -161,14 +196,16 @@ class FedSeg(FedAvg):
     def local_loss(self, context: ClientContext) -> dict[str, Tensor]:
         if 'prototypes' not in context.memory:
             return {}
-        embeddings = context.model.get_submodule('projection_head')(context.embeddings)
+        embeddings = context.model.get_submodule('projection_head')(self.projected(context.maps))
         labels = shrink(context.labels, embeddings)
         losses = {}
         if 'annotated' in self.terms:
             losses['loss_contrast'] = self.contrast(embeddings, labels, *context.memory['prototypes'])
         if 'pseudo' in self.terms:
-            _, logits = context.frozen_model(context.received, context.images)
+            logits = context.frozen_model(context.received, context.images).logits
             pseudo = self.pseudo_labels(context, labels, logits)
+            if self.pseudo_anchors == 'unannotated':
+                pseudo = pseudo.masked_fill(labels != UNANNOTATED, VOID)
             losses['loss_contrast_pseudo'] = self.contrast(embeddings, pseudo, *context.memory['prototypes'])
         return losses
 

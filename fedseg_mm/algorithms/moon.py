@@ -44,7 +44,7 @@ class MOON(FedAvg):
         here = context.embeddings.mean((2, 3), dtype=torch.float32)
         similarities = []
         for weights in (context.received, context.state):
-            there, _ = context.frozen_model(weights, context.images)
+            there = context.frozen_model(weights, context.images).embeddings
             similarities.append(F.cosine_similarity(here, there.mean((2, 3), dtype=torch.float32)))
         similarity = torch.stack(similarities, 1) / self.temperature
         return dict(loss_moon=self.mu * F.cross_entropy(similarity, similarity.new_zeros(len(here), dtype=torch.long)))

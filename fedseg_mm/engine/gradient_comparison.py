@@ -14,7 +14,7 @@ from fedseg_mm.algorithms.fedseg import shrink
 from fedseg_mm.datasets import UNANNOTATED, ClientShard, Pass
 from fedseg_mm.engine.local_trainer import LocalTrainer
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.models import PixelFeatures, hide_unannotated_pixels
+from fedseg_mm.models import PixelFeatures, PixelMaps, hide_unannotated_pixels
 from fedseg_mm.structures import Broadcast, ClientContext
 
 #: The gradient of the model's own losses, were all pixels annotated.
@@ -54,7 +54,8 @@ class GradientComparison:
     """Compares the loss terms of clients, step by step as in training, but without a step.
 
     The gradients are those with respect to the weights that make the
-    classifier's input: all terms of all methods reach these.
+    classifier's input, or what FedSeg contrasts if that is earlier: all terms
+    of all methods reach these.
 
     Args:
         trainer (LocalTrainer): Trains the clients.
@@ -127,10 +128,10 @@ class GradientComparison:
         model.train()
         with self._features.caught(), trainer.method_in_step(context):
             losses = model(**data, mode='loss')
-            embeddings, _ = self._features.take()
+            maps = self._features.take()
         if not self._shared:
             weights = [weight for weight in model.parameters() if weight.requires_grad]
-            reached = torch.autograd.grad(embeddings.sum(), weights, retain_graph=True, allow_unused=True)
+            reached = torch.autograd.grad(self._compared(maps).sum(), weights, retain_graph=True, allow_unused=True)
             self._shared = [weight for weight, gradient in zip(weights, reached) if gradient is not None]
         _, terms = model.parse_losses(losses)
         found_terms = {name: (term.item(), self._gradient(term)) for name, term in terms.items()
@@ -144,6 +145,10 @@ class GradientComparison:
             handle.remove()
         return {**found_terms, ALL_LABELS: (term.item(), self._gradient(term))}
 
+    def _compared(self, maps: PixelMaps) -> Tensor:
+        algorithm = self.trainer.algorithm
+        return algorithm.projected(maps) if isinstance(algorithm, FedSeg) else maps.embeddings
+
     def _gradient(self, term: Tensor) -> Tensor:
         gradients = torch.autograd.grad(term, self._shared, retain_graph=True, allow_unused=True)
         return torch.cat([(torch.zeros_like(weight) if gradient is None else gradient).flatten()
@@ -155,10 +160,10 @@ class GradientComparison:
         algorithm = self.trainer.algorithm
         if not isinstance(algorithm, FedSeg) or not algorithm.surveys(context.broadcast.round):
             return
-        _, logits = self.trainer.frozen_model(context.received, images)
+        logits = self.trainer.frozen_model(context.received, images).logits
         labels, truth = shrink(labels, logits), shrink(truth, logits)
         pseudo = algorithm.pseudo_labels(context, labels, logits)
-        labelled = pseudo < self.num_classes
+        labelled = (pseudo < self.num_classes) & (labels == UNANNOTATED)
         found.unannotated += int((labels == UNANNOTATED).sum())
         found.pseudo_labelled += int(labelled.sum())
         found.right += int((labelled & (pseudo == truth)).sum())

@@ -212,7 +212,7 @@ class LocalTrainer:
 
                 def add_losses(model, args, kwargs, losses):
                     if model is self.model and kwargs.get('mode') == 'loss':
-                        context.embeddings, _ = self._features.take()
+                        context.maps = self._features.take()
                         return {**losses, **self.algorithm.local_loss(context)}
 
                 # before label 254 is hidden
@@ -222,7 +222,7 @@ class LocalTrainer:
                 stack.callback(self.optim_wrapper.optimizer.register_step_pre_hook(
                     lambda *_: self.algorithm.adjust_gradients(context)).remove)
             yield
-        context.images = context.labels = context.embeddings = None
+        context.images = context.labels = context.maps = None
 
     def _survey(self, wanted: Pass) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in self.stream.batches(wanted):

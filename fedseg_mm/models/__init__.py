@@ -2,8 +2,9 @@ from .backbones import EfficientNetLite
 from .frozen_model import FrozenModel
 from .hide_unannotated_pixels import hide_unannotated_pixels
 from .losses import BackCELoss, PixelContrastLoss
-from .pixel_features import PixelFeatures
+from .pixel_features import PixelFeatures, PixelMaps
 from .projection_head import ProjectionHead
 
-__all__ = ['BackCELoss', 'EfficientNetLite', 'FrozenModel', 'PixelContrastLoss', 'PixelFeatures', 'ProjectionHead',
+__all__ = ['BackCELoss', 'EfficientNetLite', 'FrozenModel', 'PixelContrastLoss', 'PixelFeatures', 'PixelMaps',
+           'ProjectionHead',
            'hide_unannotated_pixels']

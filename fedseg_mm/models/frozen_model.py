@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fedseg_mm.models.pixel_features import PixelFeatures
+from fedseg_mm.models.pixel_features import PixelFeatures, PixelMaps
 
 
 class FrozenModel:
@@ -42,7 +42,7 @@ class FrozenModel:
         return PixelFeatures(self.module)
 
     @torch.no_grad()
-    def __call__(self, weights: Mapping[str, Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, weights: Mapping[str, Tensor], images: Tensor) -> PixelMaps:
         """Pixel embeddings and logits of images.
 
         Args:
@@ -50,8 +50,9 @@ class FrozenModel:
             images (Tensor): Normalised images (N, 3, H, W).
 
         Returns:
-            tuple[Tensor, Tensor]: Embeddings (N, D, h, w) and logits
-            (N, C, h, w), both at the resolution of the classifier.
+            PixelMaps: Its ``embeddings`` (N, D, h, w) and ``logits``
+            (N, C, h, w), both at the resolution of the classifier, and its
+            ``head_input``.
         """
         with self._features.caught():
             own = {name: weights[name] for name in self._names}

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fedseg_mm.structures.messages import Broadcast
 
 if TYPE_CHECKING:
-    from fedseg_mm.models import FrozenModel
+    from fedseg_mm.models import FrozenModel, PixelMaps
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class ClientContext:
         images (Tensor, optional): The current batch, normalised, (N, 3, H, W).
         labels (Tensor, optional): Its labels (N, H, W): 254 unannotated, 255
             void.
-        embeddings (Tensor, optional): Its pixel embeddings (N, D, h, w), what
-            enters the classifier.
+        maps (PixelMaps, optional): What the local model makes of it: see
+            ``embeddings``, ``logits`` and ``head_input``.
     """
     client: int
     classes: tuple[int, ...]
@@ -64,7 +64,22 @@ class ClientContext:
     memory: dict = field(default_factory=dict)
     images: Tensor | None = None
     labels: Tensor | None = None
-    embeddings: Tensor | None = None
+    maps: 'PixelMaps | None' = None
+
+    @property
+    def embeddings(self) -> Tensor:
+        """What enters the classifier, pixel by pixel, (N, D, h, w)."""
+        return self.maps.embeddings
+
+    @property
+    def logits(self) -> Tensor:
+        """What leaves the classifier, before it is resized to the labels, (N, C, h, w)."""
+        return self.maps.logits
+
+    @property
+    def head_input(self) -> Tensor:
+        """The map that enters the decode head, (N, channels, h', w'); of several, the deepest."""
+        return self.maps.head_input
 
     @property
     def received(self) -> Mapping[str, Tensor]:

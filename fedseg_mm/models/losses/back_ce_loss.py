@@ -1,5 +1,6 @@
 """BackCE: cross-entropy that knows that unannotated pixels are some other class."""
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn as nn
@@ -109,19 +110,58 @@ def back_ce(logits: Tensor, label: Tensor, annotated: Tensor | None = None, unan
         tuple[Tensor, Tensor]: The loss (N, H, W), 0 where a pixel does not
         count, and which pixels count, bool (N, H, W).
     """
-    if annotated is None:
-        annotated = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
-    annotated = annotated.expand(logits.shape[:2])
-    void = label == ignore_index
-    hidden = label == UNANNOTATED
-    if unannotated is not None:
-        void = void & ~unannotated
-        hidden = hidden | unannotated
-    shown = label.masked_fill(hidden | void, 0)
-    hidden = hidden | (~annotated.gather(1, shown.flatten(1)).view_as(shown) & ~void)
-    counted = ~(void | (hidden & annotated.all(1)[:, None, None]))
-    loss = _LogRatio.apply(logits, shown, hidden & counted, ~annotated[..., None, None])
-    return loss.masked_fill(~counted, 0), counted
+    pixels = _Pixels.of(logits, label, annotated, unannotated, ignore_index)
+    return _back_ce(logits, pixels), pixels.counted
+
+
+class _Pixels(NamedTuple):
+    """What every pixel is to its client.
+
+    Args:
+        shown (Tensor): Its class, or 0 where it has none, (N, H, W).
+        hidden (Tensor): Whether it is unannotated, bool (N, H, W).
+        counted (Tensor): Whether it counts, bool (N, H, W).
+        annotated (Tensor): Which classes are annotated, bool (N, C).
+    """
+    shown: Tensor
+    hidden: Tensor
+    counted: Tensor
+    annotated: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor, label: Tensor, annotated: Tensor | None, unannotated: Tensor | None,
+           ignore_index: int) -> '_Pixels':
+        """See :func:`back_ce` for the arguments."""
+        if annotated is None:
+            annotated = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
+        annotated = annotated.expand(logits.shape[:2])
+        void = label == ignore_index
+        hidden = label == UNANNOTATED
+        if unannotated is not None:
+            void = void & ~unannotated
+            hidden = hidden | unannotated
+        shown = label.masked_fill(hidden | void, 0)
+        hidden = hidden | (~annotated.gather(1, shown.flatten(1)).view_as(shown) & ~void)
+        counted = ~(void | (hidden & annotated.all(1)[:, None, None]))
+        return cls(shown, hidden & counted, counted, annotated)
+
+    def group_sizes(self, each_image: bool) -> Tensor:
+        """How many pixels are in each pixel's group, (N, H, W), at least 1.
+
+        A class's shown pixels are a group, all hidden pixels are another,
+        in the batch or in each image.
+        """
+        num_classes = self.annotated.shape[1]
+        groups = self.shown.long().masked_fill(self.hidden, num_classes).masked_fill(~self.counted, num_classes + 1)
+        groups = groups.flatten(1) if each_image else groups.flatten()[None]
+        # integers are added exactly and in any order, also by a GPU's threads
+        sizes = groups.new_zeros(len(groups), num_classes + 2).scatter_add_(1, groups, torch.ones_like(groups))
+        return sizes.gather(1, groups).view_as(self.shown)
+
+
+def _back_ce(logits: Tensor, pixels: _Pixels) -> Tensor:
+    loss = _LogRatio.apply(logits, pixels.shown, pixels.hidden, ~pixels.annotated[..., None, None])
+    return loss.masked_fill(~pixels.counted, 0)
 
 
 @MODELS.register_module()
@@ -141,19 +181,43 @@ class BackCELoss(nn.Module):
             classes that it may be. Defaults to None.
         void_as_background (bool): Count void and padding as unannotated, as
             the authors' code did. Defaults to False.
+        balance_power (float): How much groups of pixels count, from 0 to 1.
+            In the plain mean, a client of poles has a hundredth of its
+            pixels to learn from. Groups are the pixels of each annotated
+            class and all unannotated ones; with power :math:`\gamma`, the
+            loss is the mean of the groups' means, weighed by their shares of
+            the pixels to the power :math:`\gamma`,
+
+            .. math::
+                L = \frac{\sum_g s_g^\gamma\, \bar L_g}{\sum_g s_g^\gamma},
+                \qquad s_g = \frac{|P_g|}{|P|},
+                \qquad \bar L_g = \frac{1}{|P_g|} \sum_{j \in P_g} L_j
+
+            so that 1 is the plain mean of the paper, 0 counts all groups
+            alike, and 0.5 weighs classes by the root of their inverse
+            frequency. Not in the paper. Defaults to 1.
+        balance_over (str): Whether groups are those of the 'batch' or of each
+            'image'. Defaults to 'batch'.
         reduction (str): 'none', 'mean' or 'sum'. Defaults to 'mean'.
         loss_name (str): Name in the log; with the prefix 'loss_' it is part
             of the backward graph. Defaults to 'loss_back_ce'.
     """
 
     def __init__(self, loss_weight: float = 1.0, class_weight: Sequence[float] | str | None = None,
-                 void_as_background: bool = False, reduction: str = 'mean', loss_name: str = 'loss_back_ce') -> None:
+                 void_as_background: bool = False, balance_power: float = 1.0, balance_over: str = 'batch',
+                 reduction: str = 'mean', loss_name: str = 'loss_back_ce') -> None:
         super().__init__()
+        if not 0 <= balance_power <= 1:
+            raise ValueError(f'balance_power must be from 0 to 1, but is {balance_power!r}')
+        if balance_over not in ('batch', 'image'):
+            raise ValueError(f"balance_over must be 'batch' or 'image', but is {balance_over!r}")
         if reduction not in ('none', 'mean', 'sum'):
             raise ValueError(f"reduction must be 'none', 'mean' or 'sum', but is {reduction!r}")
         self.loss_weight = loss_weight
         self.class_weight = get_class_weight(class_weight)
         self.void_as_background = void_as_background
+        self.balance_power = balance_power
+        self.balance_over = balance_over
         self.reduction = reduction
         self._loss_name = loss_name
         self._classes: tuple[tuple[int, ...] | None, ...] = (None, )
@@ -212,11 +276,15 @@ class BackCELoss(nn.Module):
         if self.void_as_background:
             void = label == ignore_index
             unannotated = void if unannotated is None else unannotated | void
-        loss, counted = back_ce(cls_score, label, annotated, unannotated, ignore_index)
+        pixels = _Pixels.of(cls_score, label, annotated, unannotated, ignore_index)
+        loss = _back_ce(cls_score, pixels)
 
-        factors = counted.to(loss.dtype)
+        factors = pixels.counted.to(loss.dtype)
         if self.class_weight is not None:
             factors = factors * self._pixel_factors(loss, cls_score.shape[1], label, annotated, unannotated)
+        if self.balance_power != 1:
+            factors = self._balanced(factors, pixels)
+        if self.class_weight is not None or self.balance_power != 1:
             loss = loss * factors
         if weight is not None:
             weight = weight.to(loss.dtype)
@@ -231,6 +299,12 @@ class BackCELoss(nn.Module):
             # above zero, so that a batch without a pixel that counts gives a differentiable zero
             return self.loss_weight * loss.sum() / factors.sum().clamp(min=torch.finfo(factors.dtype).tiny)
         return self.loss_weight * loss.sum() / avg_factor
+
+    def _balanced(self, factors: Tensor, pixels: _Pixels) -> Tensor:
+        """The pixels' factors times the size of their group to the power - 1, their sum being as before."""
+        sizes = pixels.group_sizes(self.balance_over == 'image').to(factors.dtype)
+        balanced = factors * sizes.pow(self.balance_power - 1)
+        return balanced * (factors.sum() / balanced.sum().clamp(min=torch.finfo(factors.dtype).tiny))
 
     def _annotated_mask(self, logits: Tensor) -> Tensor | None:
         """Which classes are annotated, bool (1, C) or (N, C) on the logits' device; None for all."""
