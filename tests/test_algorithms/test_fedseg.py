@@ -1,4 +1,5 @@
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -50,12 +51,21 @@ def survey_batch(seed, images=2):
     return features, logits, labels
 
 
+def maps_of(features, logits, at='head_input'):
+    """What a model makes of a batch; the features that are not to be used are zero."""
+    maps = dict(head_input=0 * features, embeddings=0 * features, logits=logits)
+    return SimpleNamespace(**{**maps, 'embeddings' if at == 'classifier_input' else at: features})
+
+
 class Frozen:
     """Stands in for the frozen model: its weights are named, its results are in the images."""
 
+    def __init__(self, at):
+        self.at = at
+
     def __call__(self, weights, images):
         assert weights == dict(name='global')
-        return images[:, :D], images[:, D:]
+        return maps_of(images[:, :D], images[:, D:], self.at)
 
     def part(self, name, weights, features):
         assert name == 'projection_head' and weights == dict(name='global')
@@ -70,16 +80,19 @@ def client(algorithm, batches, round=1, **given):
     algorithm.federation = Federation(num_clients=3, num_classes=CLASSES, seed=0)
     model = nn.Module()
     model.projection_head = nn.Identity()
-    return ClientContext(0, (0, 1), 10, Broadcast(round, dict(name='global')), model, Frozen(),
+    return ClientContext(0, (0, 1), 10, Broadcast(round, dict(name='global')), model, Frozen(algorithm.features),
                          lambda: (as_batch(*batch) for batch in batches), **given)
 
 
-def pseudo_by_loops(logits, labels, threshold, own=True):
-    """The class of unannotated pixels where its probability reaches the threshold; else void."""
+def pseudo_by_loops(logits, labels, threshold, own=True, anchors='unannotated'):
+    """The class of unannotated or all pixels where its probability reaches the threshold; else void."""
     pseudo = np.full_like(labels, 255)
     for n, y, x in np.ndindex(*labels.shape):
         p = np.exp(logits[n, :, y, x]) / np.exp(logits[n, :, y, x]).sum()
-        if labels[n, y, x] == 254 and p.max() >= threshold and (own or p.argmax() not in (0, 1)):
+        label = labels[n, y, x]
+        if anchors == 'unannotated' and label != 254 or label == 255 or p.max() < threshold:
+            continue
+        if own or label != 254 or p.argmax() not in (0, 1):
             pseudo[n, y, x] = p.argmax()
     return pseudo
 
@@ -130,18 +143,23 @@ def test_a_probability_of_the_threshold_is_sure():
 
 
 # --- loss -------------------------------------------------------------------
+@pytest.mark.parametrize('own', [True, False])
+@pytest.mark.parametrize('at', ['head_input', 'classifier_input'])
+@pytest.mark.parametrize('pseudo_anchors', ['all', 'unannotated'])
 @pytest.mark.parametrize('terms', [('annotated', 'pseudo'), ('annotated', ), ('pseudo', )])
-def test_both_terms_and_their_gradient_equal_the_definition(terms):
+def test_both_terms_and_their_gradient_equal_the_definition(terms, pseudo_anchors, at, own):
     """Annotated pixels are anchors of one, pixels of whose class the global model is sure of the other."""
     features, logits, labels = survey_batch(3, images=3)
-    algorithm = FedSeg(loss_weight=0.3, temperature=0.2, threshold=0.6, terms=terms)
+    algorithm = FedSeg(loss_weight=0.3, temperature=0.2, threshold=0.6, terms=terms, pseudo_anchors=pseudo_anchors,
+                       features=at, own_pseudo_labels=own)
     embeddings = torch.randn(3, D, 4, 3, dtype=torch.float64, requires_grad=True)
     images, whole_labels = as_batch(features, logits, labels)
     context = client(algorithm, [survey_batch(0), survey_batch(1)], images=images, labels=whole_labels,
-                     embeddings=embeddings)
+                     maps=maps_of(embeddings, None, at))
     algorithm.setup_client(context)
     losses = algorithm.local_loss(context)
-    anchors = {'annotated': torch.tensor(labels), 'pseudo': torch.tensor(pseudo_by_loops(logits, labels, 0.6))}
+    anchors = {'annotated': torch.tensor(labels),
+               'pseudo': torch.tensor(pseudo_by_loops(logits, labels, 0.6, own, pseudo_anchors))}
     expected = {name: 0.3 * by_definition(embeddings, anchors[term], *context.memory['prototypes'], 0.2)
                 for term, name in (('annotated', 'loss_contrast'), ('pseudo', 'loss_contrast_pseudo')) if term in terms}
     assert losses.keys() == expected.keys()
@@ -198,9 +216,8 @@ def test_prototypes_of_a_real_run(tiny_data, tmp_path):
     assert len(watch.surveys) == len(watch.metrics) == 6
     assert not any(seen or prototypes for _, _, seen, prototypes in watch.surveys[:3])
     model = copy.deepcopy(runner.model).eval()
-    model.decode_head.dropout = nn.Identity()
     entering = []
-    model.decode_head.conv_seg.register_forward_pre_hook(lambda module, args: entering.append(args[0]))
+    model.backbone.register_forward_hook(lambda module, args, maps: entering.append(maps[-1]))
     for number, weights, seen, prototypes in watch.surveys[3:]:
         model.load_state_dict(weights)
         expected = []
@@ -274,7 +291,9 @@ def test_a_head_without_a_classifier_is_refused_before_training(tiny_data, tmp_p
 @pytest.mark.parametrize('arguments, sentence', [
     (dict(loss_weight=-1), 'loss_weight must be a number at least 0'), (dict(threshold=2), 'threshold must be'),
     (dict(temperature=0), 'temperature must be a number above 0'), (dict(terms=('all', )), 'terms must be a list of'),
-    (dict(prototypes='median'), "prototypes must be 'image' or 'mean'")])
+    (dict(prototypes='median'), "prototypes must be 'image' or 'mean'"),
+    (dict(features='backbone'), "features must be 'head_input' or 'classifier_input'"),
+    (dict(pseudo_anchors='annotated'), "pseudo_anchors must be 'all' or 'unannotated'")])
 def test_arguments_out_of_range_are_refused(arguments, sentence):
     with pytest.raises(FedSegError, match=f'federated.algorithm.{sentence}'):
         FedSeg(**arguments)

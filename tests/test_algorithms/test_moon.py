@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -27,8 +29,9 @@ def client(here, received, last):
     """A client whose frozen model has the features that its weights are."""
     return ClientContext(
         0, (0, ), 10, Broadcast(1, dict(features=torch.tensor(received))), None,
-        lambda weights, images: (weights['features'], None), None,
-        state={} if last is None else dict(features=torch.tensor(last)), embeddings=here)
+        lambda weights, images: SimpleNamespace(embeddings=weights['features']), None,
+        state={} if last is None else dict(features=torch.tensor(last)),
+        maps=SimpleNamespace(embeddings=here))
 
 
 @pytest.mark.parametrize('mu, temperature', [(1.0, 0.5), (5.0, 0.1)])

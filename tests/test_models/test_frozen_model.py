@@ -37,7 +37,8 @@ def test_equals_the_model_whose_weights_it_gets_and_changes_neither(two):
     before = copy_of(architecture), copy_of(other)
     frozen = FrozenModel(architecture)
     for model in (other, architecture):  # one copy serves both
-        embeddings, logits = frozen(model.state_dict(), images)
+        maps = frozen(model.state_dict(), images)
+        embeddings, logits = maps.embeddings, maps.logits
         copied = frozen.module
         model.eval()
         with torch.no_grad():
@@ -69,10 +70,11 @@ def test_a_copy_made_while_features_are_caught_does_not_catch(two):
     frozen = FrozenModel(architecture)
     with features.caught():
         logits = architecture(images)
-        _, frozen_logits = frozen(other.state_dict(), images)
-        embeddings, caught = features.take()
-        _, again = frozen(other.state_dict(), images)
-    assert torch.equal(caught, logits) and embeddings.requires_grad
+        frozen_logits = frozen(other.state_dict(), images).logits
+        caught = features.take()
+        again = frozen(other.state_dict(), images).logits
+    assert torch.equal(caught.logits, logits)
+    assert caught.embeddings.requires_grad and caught.head_input.requires_grad
     assert torch.equal(frozen_logits, again) and not torch.equal(frozen_logits, logits)
 
 
@@ -92,6 +94,6 @@ def test_modules_that_are_shared_within_the_model(two):
     architecture, other, images = two
     for model in (architecture, other):
         model.second_name = model.decode_head.conv_seg
-    _, logits = FrozenModel(architecture)(other.state_dict(), images)
+    logits = FrozenModel(architecture)(other.state_dict(), images).logits
     with torch.no_grad():
         assert torch.equal(logits, other.eval()(images))
