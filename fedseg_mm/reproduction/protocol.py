@@ -16,18 +16,27 @@ class Protocol:
             ``{split}`` in its name if the row has one per split.
         more_seeds (Mapping[str, tuple[int, ...]]): Seeds besides 0 that a row
             is run with if none are asked for.
+        options (tuple[str, ...]): ``--cfg-options`` of all rows.
+        row_options (Mapping[str, tuple[str, ...]]): Those of single rows, by
+            which rows that share a config differ.
         gpu (bool): Whether it is meant for a GPU. Defaults to False.
         jobs (int): Trainings side by side. Defaults to 1.
     """
     name: str
     configs: Mapping[str, str]
     more_seeds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
+    row_options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     gpu: bool = False
     jobs: int = 1
 
     def splits(self, row: str) -> tuple[str | None, ...]:
         """The splits of a row; None is that of a row without any."""
         return SPLITS if '{split}' in self.configs[row] else (None, )
+
+    def cfg_options(self, row: str) -> tuple[str, ...]:
+        """What the protocol adds to a row's config."""
+        return (*self.options, *self.row_options.get(row, ()))
 
     def seeds(self, row: str) -> tuple[int, ...]:
         return (0, *self.more_seeds.get(row, ()))
@@ -39,14 +48,37 @@ def _methods(model: str) -> dict[str, str]:
     return {'CE': f'fedavg/{model}_{{split}}_ce.py', 'BackCE': f'fedavg/{model}_{{split}}_backce.py', **others}
 
 
+def _bounds(model: str) -> dict[str, str]:
+    return {'centralised': f'centralised/{model}.py', 'centralised-masked': f'centralised/{model}_{{split}}_masked.py',
+            'local-only': f'local_only/{model}_{{split}}.py'}
+
+
 _SMALL = 'upernet_camvid160x120'
+_PRETRAINED = 'lite0_camvid240x180'
+#: BackCE that balances, alone and under the methods.
+_BALANCE = ('model.decode_head.loss_decode.balance_power=0.5', )
+_BALANCED = {f'{row}-balanced': row for row in METHODS[1:]}
+_PRETRAINED_ROWS = _methods(_PRETRAINED)
+_PRETRAINED_CONFIGS = {**_PRETRAINED_ROWS, **{name: _PRETRAINED_ROWS[row] for name, row in _BALANCED.items()},
+                       **_bounds(_PRETRAINED)}
+#: Trains on CamVid's own 367 images for training (the second data set is left empty, which MMEngine cannot serialise)
+#: and evaluates on its own 101 for validation.
+_HELD_OUT = ('train_dataloader.dataset.datasets.1.indices=0', 'train_dataloader.dataset.datasets.1.serialize_data=False',
+             'val_dataloader.dataset.data_prefix.img_path=img_dir/val',
+             'val_dataloader.dataset.data_prefix.seg_map_path=ann_dir/val')
 PROTOCOLS = {
     'cpu': Protocol(
         'cpu', {
             **_methods(_SMALL),
-            'centralised': f'centralised/{_SMALL}.py',
-            'centralised-masked': f'centralised/{_SMALL}_{{split}}_masked.py',
-            'local-only': f'local_only/{_SMALL}_{{split}}.py'
+            **_bounds(_SMALL)
         }, more_seeds={row: (1, 2) for row in ('CE', 'BackCE', 'FedSeg', 'centralised-masked')}, jobs=2),
+    'cpu-pretrained': Protocol(
+        'cpu-pretrained', _PRETRAINED_CONFIGS,
+        more_seeds={row: (1, 2) for row in _PRETRAINED_CONFIGS if row != 'local-only'},
+        row_options=dict.fromkeys(_BALANCED, _BALANCE), jobs=2),
+    # the same rows while settings are chosen: what the test images show is not looked at
+    'cpu-pretrained-held-out': Protocol(
+        'cpu-pretrained-held-out', _PRETRAINED_CONFIGS, options=_HELD_OUT,
+        row_options=dict.fromkeys(_BALANCED, _BALANCE), jobs=2),
     'paper': Protocol('paper', _methods('bisenetv2_camvid'), gpu=True),
 }

@@ -72,7 +72,8 @@ class Run:
     @property
     def cfg_options(self) -> list[str]:
         """A seed changes both: rows with the same one share the partition."""
-        return [f'randomness.seed={self.seed}', f'federated.partitioner.seed={self.seed}', *self.options]
+        return [f'randomness.seed={self.seed}', f'federated.partitioner.seed={self.seed}',
+                *self.protocol.cfg_options(self.row), *self.options]
 
     @cached_property
     def cfg(self) -> Config:

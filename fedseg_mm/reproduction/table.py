@@ -17,6 +17,11 @@ TITLES = {
     'FedDyn': 'FedDyn + BackCE',
     'MOON': 'MOON + BackCE',
     'FedSeg': 'FedSeg (BackCE + contrast)',
+    'BackCE-balanced': 'FedAvg + balanced BackCE',
+    'FedProx-balanced': 'FedProx + balanced BackCE',
+    'FedDyn-balanced': 'FedDyn + balanced BackCE',
+    'MOON-balanced': 'MOON + balanced BackCE',
+    'FedSeg-balanced': 'FedSeg (balanced BackCE + contrast)',
     'centralised': 'all images and labels in one place',
     'centralised-masked': "all images in one place, with the clients' labels",
     'local-only': 'every client alone, mean over the clients'

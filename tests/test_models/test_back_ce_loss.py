@@ -254,3 +254,117 @@ def test_holds_the_gradient_and_little_more(monkeypatch):
                       if event.name() == '[memory]'])
     gradient = logits.numel() * 4
     assert gradient < held.max() < 1.5 * gradient
+
+
+# --- balance ----------------------------------------------------------------
+def balanced_by_loops(each, label, classes, power, weight=None, images=False):
+    """Groups' means of the pixels' losses, weighed by their shares to the power; in float64."""
+    each, label = each.double().numpy(), label.numpy()
+    groups = {}
+    for i, y, x in np.ndindex(*label.shape):
+        cls = int(label[i, y, x])
+        if cls == 255 or (cls not in classes and len(classes) == C):
+            continue
+        groups.setdefault((cls if cls in classes else 'unannotated', i * images), []).append((i, y, x))
+    counted = sum(map(len, groups.values()))
+    total = above = 0
+    for (cls, _), places in groups.items():
+        # an unannotated pixel may be any absent class, and weighs what these do on average
+        own = 1 if weight is None else np.mean([weight[c] for c in range(C) if c not in classes]) if (
+            cls == 'unannotated') else weight[cls]
+        share = own * (len(places) / counted)**power
+        total += share
+        above += share * np.mean([each[place] for place in places])
+    return above / total
+
+
+@pytest.mark.parametrize('weight', [None, [0.5, 2.0, 1.0, 3.0, 1.5, 0.1]])
+@pytest.mark.parametrize('over', ['batch', 'image'])
+@pytest.mark.parametrize('power', [0.0, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize('classes', [{0}, {1, 4}, set(range(C))])
+def test_groups_are_weighed_by_a_power_of_their_share(classes, power, over, weight):
+    logits, label = (torch.tensor(a) for a in batch())
+    each = BackCELoss(reduction='none')
+    loss = BackCELoss(balance_power=power, balance_over=over, class_weight=weight)
+    for one in (each, loss):
+        one.set_annotated_classes(sorted(classes))
+    expected = balanced_by_loops(each(logits, label), label, classes, power, weight, over == 'image')
+    z = logits.clone().requires_grad_()
+    value = loss(z, label)
+    value.backward()
+    assert value.item() == pytest.approx(expected, rel=1e-10)
+    # the gradient, along one direction
+    direction = torch.randn_like(logits)
+    ahead, behind = (loss(logits + sign * 1e-5 * direction, label).item() for sign in (1, -1))
+    assert (z.grad * direction).sum().item() == pytest.approx((ahead - behind) / 2e-5, rel=1e-5)
+
+
+def test_a_small_class_counts_by_hand():
+    """1 annotated pixel of 4 with the loss a, 3 unannotated with b: power 0.5 gives (a + sqrt(3) b) / (1 + sqrt(3))."""
+    logits = torch.tensor([[[[3.0, 0, 0, 0]], [[0.0, 1, 1, 1]], [[0.0, 0, 0, 0]]]])
+    label = torch.tensor([[[0, 254, 254, 254]]])
+    loss = BackCELoss(balance_power=0.5)
+    loss.set_annotated_classes([0])
+    a = np.log(1 + 2 * np.exp(-3))
+    b = np.log(1 + 1 / (1 + np.e))
+    assert loss(logits, label).item() == pytest.approx((a + np.sqrt(3) * b) / (1 + np.sqrt(3)), rel=1e-6)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32])
+def test_balance_in_low_precision(dtype):
+    """A group of 5 pixels beside one of 90,000, whose size float16 cannot even hold."""
+    torch.manual_seed(0)
+    logits = torch.randn(1, C, 300, 300).to(dtype)
+    label = torch.full((1, 300, 300), 254)
+    label[0, 0, :5] = 2
+    loss = BackCELoss(balance_power=0.5)
+    loss.set_annotated_classes([2])
+    exact, low = (logits.to(one).requires_grad_() for one in (torch.float64, dtype))
+    values = [loss(z, label) for z in (exact, low)]
+    for value in values:
+        value.backward()
+    assert values[1].dtype == torch.float32
+    assert values[1].item() == pytest.approx(values[0].item(), rel=1e-5)
+    torch.testing.assert_close(low.grad.double(), exact.grad, rtol=1e-2, atol=1e-7)
+    shown, hidden = exact.grad[0, 2, 0, :5].abs().sum(), exact.grad[0, 2].abs().sum()
+    assert shown > 0.01 * hidden  # in the plain mean it has a share of 5 in 90,000
+
+
+def test_power_one_is_the_plain_mean_bit_for_bit():
+    logits, label = (torch.tensor(a) for a in batch())
+    values = []
+    for loss in (BackCELoss(), BackCELoss(balance_power=1), BackCELoss(balance_power=1.0, balance_over='image')):
+        loss.set_annotated_classes([1, 4])
+        z = logits.float().requires_grad_()
+        loss(z, label).backward()
+        values.append(z.grad)
+    assert torch.equal(values[0], values[1]) and torch.equal(values[0], values[2])
+
+
+def test_balance_keeps_the_scale_of_sums_and_pixels():
+    """Factors have the mean 1, so that other reductions and divisors mean what they do without balance."""
+    logits, label = (torch.tensor(a) for a in batch())
+    for classes in ([2], [0, 3]):
+        mean, each, total = (BackCELoss(balance_power=0.5, reduction=how) for how in ('mean', 'none', 'sum'))
+        for loss in (mean, each, total):
+            loss.set_annotated_classes(classes)
+        counted = (label != 255).sum()
+        assert total(logits, label).item() == pytest.approx(counted.item() * mean(logits, label).item(), rel=1e-12)
+        assert each(logits, label).sum().item() == pytest.approx(total(logits, label).item(), rel=1e-12)
+        assert mean(logits, label, avg_factor=2 * counted).item() == pytest.approx(
+            mean(logits, label).item() / 2, rel=1e-12)
+
+
+def test_balance_of_a_batch_in_which_nothing_counts():
+    logits = torch.randn(1, C, 2, 2, requires_grad=True)
+    value = BackCELoss(balance_power=0.5)(logits, torch.full((1, 2, 2), 255))
+    value.backward()
+    assert value.item() == 0 and not logits.grad.any()
+
+
+@pytest.mark.parametrize('arguments, sentence', [
+    (dict(balance_power=1.5), 'balance_power must be from 0 to 1'), (dict(balance_power=-1), 'balance_power must be'),
+    (dict(balance_over='class'), "balance_over must be 'batch' or 'image'")])
+def test_a_balance_that_is_none_is_refused(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        BackCELoss(**arguments)

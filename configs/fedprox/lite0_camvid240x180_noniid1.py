@@ -1,0 +1,3 @@
+# FedProx with BackCE, CamVid at 240x180 non-IID1, EfficientNet-Lite0 from ImageNet weights.
+_base_ = '../fedavg/lite0_camvid240x180_noniid1_backce.py'
+federated = dict(algorithm=dict(type='FedProx'))
