@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from fedseg_mm.algorithms.fedavg import FedAvg
 from fedseg_mm.datasets.mask_unannotated import UNANNOTATED, VOID
 from fedseg_mm.errors import FedSegError
+from fedseg_mm.algorithms.shrink_labels import shrink
 from fedseg_mm.models import PixelContrastLoss, PixelFeatures, PixelMaps, ProjectionHead
 from fedseg_mm.models.pixel_features import head_input_channels
 from fedseg_mm.registry import ALGORITHMS, check_integer, check_number
@@ -182,16 +183,8 @@ class FedSeg(FedAvg):
         probability, cls = logits.float().softmax(1).max(1)
         sure = (labels != VOID) & (probability >= self.threshold)
         if not self.own_pseudo_labels:
-            sure &= ~(self._own_classes(context, cls.device)[cls] & (labels == UNANNOTATED))
+            sure &= ~(context.annotates(self.federation.num_classes, cls.device)[cls] & (labels == UNANNOTATED))
         return cls.to(labels.dtype).masked_fill(~sure, VOID)
-
-    def _own_classes(self, context: ClientContext, device: torch.device) -> Tensor:
-        """Which classes the client annotates, bool (C,); copied to the device once per client."""
-        if 'own classes' not in context.memory:
-            own = torch.zeros(self.federation.num_classes, dtype=torch.bool)
-            own[list(context.classes)] = True
-            context.memory['own classes'] = own.to(device)
-        return context.memory['own classes']
 
     def local_loss(self, context: ClientContext) -> dict[str, Tensor]:
         if 'prototypes' not in context.memory:
@@ -208,8 +201,3 @@ class FedSeg(FedAvg):
                 pseudo = pseudo.masked_fill(labels != UNANNOTATED, VOID)
             losses['loss_contrast_pseudo'] = self.contrast(embeddings, pseudo, *context.memory['prototypes'])
         return losses
-
-
-def shrink(labels: Tensor, like: Tensor) -> Tensor:
-    """Labels (N, H, W) at the height and width of a map (N, ..., h, w)."""
-    return F.interpolate(labels[:, None].float(), like.shape[-2:], mode='nearest-exact')[:, 0].to(labels.dtype)

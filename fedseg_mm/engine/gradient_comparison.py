@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedseg_mm.algorithms import FedSeg
 from fedseg_mm.algorithms.fedavg import load_weights
-from fedseg_mm.algorithms.fedseg import shrink
+from fedseg_mm.algorithms.shrink_labels import shrink
 from fedseg_mm.datasets import UNANNOTATED, ClientShard, Pass
 from fedseg_mm.engine.local_trainer import LocalTrainer
 from fedseg_mm.errors import FedSegError

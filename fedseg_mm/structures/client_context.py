@@ -3,6 +3,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from fedseg_mm.structures.messages import Broadcast
@@ -65,6 +66,7 @@ class ClientContext:
     images: Tensor | None = None
     labels: Tensor | None = None
     maps: 'PixelMaps | None' = None
+    _annotates: Tensor | None = None
 
     @property
     def embeddings(self) -> Tensor:
@@ -80,6 +82,14 @@ class ClientContext:
     def head_input(self) -> Tensor:
         """The map that enters the decode head, (N, channels, h', w'); of several, the deepest."""
         return self.maps.head_input
+
+    def annotates(self, num_classes: int, device: torch.device) -> Tensor:
+        """Which classes the client annotates, bool (C,); copied to the device once per client and round."""
+        if self._annotates is None:
+            mask = torch.zeros(num_classes, dtype=torch.bool)
+            mask[list(self.classes)] = True
+            self._annotates = mask.to(device)
+        return self._annotates
 
     @property
     def received(self) -> Mapping[str, Tensor]:
