@@ -8,7 +8,7 @@ import torch
 from measure import Result, interleaved, main, peak_bytes, ratios, table
 from peers import fifty_megabytes
 
-from fedseg_mm.algorithms.weighted_mean import WeightedMean
+from fedseg_mm.aggregators import WeightedMean
 
 
 def measure(device: str) -> dict[str, Result]:

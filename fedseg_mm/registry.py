@@ -11,6 +11,8 @@ from fedseg_mm.errors import FedSegError
 
 #: Federated methods: both halves, client side and server side.
 ALGORITHMS = Registry('algorithm', scope='mmseg', locations=['fedseg_mm.algorithms'])
+#: How the updates of a cohort become one.
+AGGREGATORS = Registry('aggregator', scope='mmseg', locations=['fedseg_mm.aggregators'])
 #: Who holds which images and which classes they annotate.
 PARTITIONERS = Registry('partitioner', scope='mmseg', locations=['fedseg_mm.datasets'])
 

@@ -13,7 +13,7 @@ from fedseg_mm.cli.train import federate
 from fedseg_mm.datasets import CamVidDataset
 from fedseg_mm.models import BackCELoss
 from fedseg_mm.registry import ALGORITHMS, PARTITIONERS
-from fedseg_mm.structures import Federation
+from fedseg_mm.structures import FederationInfo
 from tests.conftest import ROOT
 
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob('configs/[!_]*/*.py'))
@@ -90,7 +90,7 @@ def test_settings_of_the_paper():
         with torch.device('meta'):
             model = MODELS.build({**cfg.model, 'pretrained': None})
         algorithm = ALGORITHMS.build(cfg.federated.algorithm)
-        algorithm.setup(model, Federation(clients, model.num_classes, seed=0))
+        algorithm.setup(model, FederationInfo(clients, model.num_classes, seed=0))
         assert algorithm.contrast.loss_weight == weight and algorithm.contrast.temperature == 0.07
         assert algorithm.contrast.max_anchors == 4096 and algorithm.threshold == 0.8 and algorithm.start_round == 1
         features = torch.zeros(1, model.decode_head.channels, 2, 2, device='meta')

@@ -14,9 +14,8 @@ from .moon import MOON
 from .pseudo_labels import PseudoLabels
 from .scaffold import SCAFFOLD
 from .silobn import SiloBN
-from .weighted_mean import WeightedMean
 
 __all__ = [
     'Centralised', 'FedAdam', 'FedAvg', 'FedAvgM', 'FedBN', 'FedDyn', 'FedNTD', 'FedOpt', 'FedProx', 'FedSeg',
-    'FedYogi', 'LocalOnly', 'MOON', 'PseudoLabels', 'SCAFFOLD', 'SiloBN', 'WeightedMean'
+    'FedYogi', 'LocalOnly', 'MOON', 'PseudoLabels', 'SCAFFOLD', 'SiloBN'
 ]

@@ -5,11 +5,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fedseg_mm.algorithms.weighted_mean import WeightedMean
+from fedseg_mm.aggregators import Aggregator, WeightedMean
 from fedseg_mm.datasets.partition import ClientShard, Partition
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.registry import ALGORITHMS
-from fedseg_mm.structures import Broadcast, ClientContext, ClientUpdate, Federation
+from fedseg_mm.structures import Broadcast, ClientContext, ClientUpdate, FederationInfo
 
 #: What becomes of batch normalisation, and what a checkpoint then holds.
 BATCH_NORM = {
@@ -51,15 +51,16 @@ class FedAvg:
             raise FedSegError(f'federated.algorithm.batch_norm must be one of {", ".join(BATCH_NORM)}, but is '
                               f'{batch_norm!r}')
         self.batch_norm = batch_norm
-        self.mean = WeightedMean()
+        self.aggregator: Aggregator = WeightedMean()
         self.weights: dict[str, Tensor] = {}
         self.trained: list[str] = []  # the shared parameters
-        self.federation: Federation | None = None
+        self.federation: FederationInfo | None = None
 
     # --- before training ----------------------------------------------------
-    def setup(self, model: nn.Module, federation: Federation) -> None:
+    def setup(self, model: nn.Module, federation: FederationInfo) -> None:
         """Learn what federation this is, and set the model up; before the optimizer is built."""
         self.federation = federation
+        self.aggregator = federation.make_aggregator()
         self.setup_model(model)
 
     def shards(self, partition: Partition) -> tuple[ClientShard, ...]:
@@ -112,40 +113,45 @@ class FedAvg:
         return {}
 
     # --- at the server ------------------------------------------------------
+    def begin_round(self) -> None:
+        """Make the aggregator ready for the updates of a round."""
+        self.aggregator.begin(self.weights, self.trained)
+
     def broadcast(self, round: int) -> Broadcast:
         """What every client of the cohort receives."""
         return Broadcast(round, self.weights)
 
     def receive(self, update: ClientUpdate) -> None:
-        """Fold a client's update in; it is not kept."""
-        self.mean.add(update.weights, self.update_weight(update))
+        """Give a client's update to the aggregator."""
+        self.aggregator.add(update.weights, self.update_weight(update))
 
     def update_weight(self, update: ClientUpdate) -> float:
         """The update's weight in the mean: :math:`n_k`."""
         return update.num_images
 
-    def join(self) -> None:
+    def all_reduce(self) -> None:
         """Join what the processes of a client-parallel run have received."""
-        self.mean.join(self.weights)
+        self.aggregator.all_reduce(self.weights)
 
     def step(self, model: nn.Module) -> None:
         """Make the new global model of the updates received, and load it into ``model``."""
-        received, total = self.weights, self.mean.total
-        self.weights = self.mean.take(reuse=received)
-        self.advance(received, self.weights, total)
+        received, total = self.weights, self.aggregator.total
+        self.weights = self.aggregator.result(reuse=received)
+        self.server_update(received, self.weights, total)
         load_weights(model, self.weights)
 
     def adopt(self, model: nn.Module) -> None:
         """Take changes of the model since :meth:`step` (recalibrated statistics) into the global model."""
         torch._foreach_copy_(list(self.weights.values()), [model.state_dict()[name] for name in self.weights])
 
-    def advance(self, weights: Mapping[str, Tensor], mean: dict[str, Tensor], total: float) -> None:
-        """Make the new global model of the cohort's mean, in place.
+    def server_update(self, weights: Mapping[str, Tensor], mean: dict[str, Tensor], total: float) -> None:
+        """Make the new global model of what the aggregator has made of the updates, in place.
 
         Args:
             weights (Mapping[str, Tensor]): The global model of this round.
-            mean (dict[str, Tensor]): The mean of the updates; what it holds
-                afterwards is the new global model.
+            mean (dict[str, Tensor]): The aggregator's result, such as the mean
+                of the updates; what it holds afterwards is the new global
+                model.
             total (float): The sum of the updates' weights; where all count
                 1, their number.
         """

@@ -61,7 +61,7 @@ class FedDyn(FedAvg):
     def update_weight(self, update: ClientUpdate) -> float:
         return 1.0
 
-    def advance(self, weights: Mapping[str, Tensor], mean: dict[str, Tensor], total: float) -> None:
+    def server_update(self, weights: Mapping[str, Tensor], mean: dict[str, Tensor], total: float) -> None:
         drift, new = list(self.drift.values()), [mean[name] for name in self.drift]
         moved = torch._foreach_sub(new, [weights[name] for name in self.drift])
         torch._foreach_add_(drift, moved, alpha=-self.alpha * total / self.federation.num_clients)

@@ -38,7 +38,7 @@ class FedOpt(FedAvg):
         self.optimizer = self.make_optimizer(list(self.displacement.values()))
 
     @torch.no_grad()
-    def advance(self, weights: Mapping[str, Tensor], mean: dict[str, Tensor], total: float) -> None:
+    def server_update(self, weights: Mapping[str, Tensor], mean: dict[str, Tensor], total: float) -> None:
         new, steps = [mean[name] for name in self.trained], list(self.displacement.values())
         delta = torch._foreach_sub(new, [weights[name] for name in self.trained])
         torch._foreach_zero_(steps)

@@ -27,5 +27,5 @@ class LocalOnly(FedAvg):
     def is_shared(self, name: str, module: nn.Module) -> bool:
         return False
 
-    def advance(self, weights: Mapping[str, Tensor], mean: dict[str, Tensor], total: float) -> None:
+    def server_update(self, weights: Mapping[str, Tensor], mean: dict[str, Tensor], total: float) -> None:
         torch._foreach_copy_(list(mean.values()), [weights[name] for name in mean])

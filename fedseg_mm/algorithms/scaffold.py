@@ -4,10 +4,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from fedseg_mm.aggregators import Aggregator, WeightedMean
 from fedseg_mm.algorithms.fedavg import FedAvg
-from fedseg_mm.algorithms.weighted_mean import WeightedMean
 from fedseg_mm.registry import ALGORITHMS, check_number
-from fedseg_mm.structures import Broadcast, ClientContext, ClientUpdate
+from fedseg_mm.structures import Broadcast, ClientContext, ClientUpdate, FederationInfo
 
 
 @ALGORITHMS.register_module()
@@ -35,7 +35,11 @@ class SCAFFOLD(FedAvg):
         super().__init__(**kwargs)
         self.server_lr = check_number('federated.algorithm.server_lr', server_lr, above=0)
         self.control: dict[str, Tensor] = {}  # c
-        self.change = WeightedMean()
+        self.change: Aggregator = WeightedMean()
+
+    def setup(self, model: nn.Module, federation: FederationInfo) -> None:
+        super().setup(model, federation)
+        self.change = federation.make_aggregator()
 
     def start(self, model: nn.Module) -> None:
         super().start(model)
@@ -73,16 +77,20 @@ class SCAFFOLD(FedAvg):
         super().receive(update)
         self.change.add(update.extras, 1.0)
 
-    def join(self) -> None:
-        super().join()
-        self.change.join(self.control)
+    def begin_round(self) -> None:
+        super().begin_round()
+        self.change.begin(None)
 
-    def advance(self, weights: Mapping[str, Tensor], mean: dict[str, Tensor], total: float) -> None:
+    def all_reduce(self) -> None:
+        super().all_reduce()
+        self.change.all_reduce(self.control)
+
+    def server_update(self, weights: Mapping[str, Tensor], mean: dict[str, Tensor], total: float) -> None:
         if self.server_lr != 1:
             new, old = [mean[name] for name in self.trained], [weights[name] for name in self.trained]
             moved = torch._foreach_sub(new, old)
             torch._foreach_add_(new, moved, alpha=self.server_lr - 1)
-        change = self.change.take()
+        change = self.change.result()
         torch._foreach_add_(list(self.control.values()), [change[name] for name in self.control],
                             alpha=total / self.federation.num_clients)
 

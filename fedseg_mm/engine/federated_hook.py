@@ -37,8 +37,8 @@ from fedseg_mm.engine.local_trainer import LocalTrainer
 from fedseg_mm.engine.round_log import RoundLog
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.models import BackCELoss
-from fedseg_mm.registry import ALGORITHMS, PARTITIONERS, build, check_keys, check_positive
-from fedseg_mm.structures import Broadcast, ClientUpdate, Federation
+from fedseg_mm.registry import AGGREGATORS, ALGORITHMS, PARTITIONERS, build, check_keys, check_positive
+from fedseg_mm.structures import Broadcast, ClientUpdate, FederationInfo
 
 #: Keys of ``train_dataloader`` that a federation takes over as they are.
 LOADER_KEYS = ('pin_memory', 'prefetch_factor', 'timeout', 'multiprocessing_context')
@@ -93,19 +93,24 @@ class FederatedHook(Hook):
         local_epochs (int): Passes of a client over its images per round.
             Defaults to 1.
         algorithm (dict): The federated method. Defaults to FedAvg.
+        aggregator (dict): How the updates of a cohort become one. Defaults to
+            the weighted mean.
 
     Raises:
         FedSegError: A type, key or value cannot be used; names it.
     """
 
     def __init__(self, partitioner: dict | str, clients_per_round: int, local_epochs: int = 1,
-                 algorithm: dict | None = None) -> None:
+                 algorithm: dict | None = None, aggregator: dict | None = None) -> None:
         check_positive('federated.clients_per_round', clients_per_round)
         check_positive('federated.local_epochs', local_epochs)
         self.clients_per_round = clients_per_round
         self.local_epochs = local_epochs
         self.partitioner = build_partitioner(partitioner)
         self.algorithm: FedAvg = build(ALGORITHMS, algorithm or dict(type='FedAvg'), 'federated.algorithm')
+        self.make_aggregator = partial(
+            build, AGGREGATORS, aggregator or dict(type='WeightedMean'), 'federated.aggregator')
+        self.make_aggregator()  # so that what is wrong is told now
         self._algorithm_state: dict | None = None
         self._client_states: dict[int, int] | None = None
         self.summary: PartitionSummary | None = None
@@ -151,7 +156,8 @@ class FederatedHook(Hook):
             collate_fn = partial(function, **collate_fn)
         self.stream = ClientStream(clients_view, batch_sampler, num_workers, collate_fn,
                                    **{key: loader[key] for key in LOADER_KEYS if key in loader})
-        self.algorithm.setup(model, Federation(len(shards), len(self.summary.class_names), runner.seed))
+        self.algorithm.setup(model, FederationInfo(len(shards), len(self.summary.class_names), runner.seed,
+                                                   self.make_aggregator))
 
     @staticmethod
     def _check_model(model: nn.Module, dataset, batch_size: int) -> None:

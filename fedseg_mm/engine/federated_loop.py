@@ -95,6 +95,7 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
         runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=None)
         cohort, share = self._cohort(self._epoch)
         broadcast = algorithm.broadcast(self._epoch)
+        algorithm.begin_round()
         if not federation.stream.is_planned:
             federation.stream.plan(self._passes())
         federation.stream.waited = 0.0
@@ -106,7 +107,7 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
                 algorithm.receive(update)
             runner.call_hook('after_client', update=update)
             del update  # its tensors are the model's, which the next client overwrites
-        algorithm.join()
+        algorithm.all_reduce()
         federation.log.join(cohort)
         if not federation.log.used:
             raise FedSegError(f'round {self._epoch + 1}: no client of the cohort {cohort} sent a finite update; lower '

@@ -1,4 +1,4 @@
-from .client_context import ClientContext, Federation
+from .client_context import ClientContext, FederationInfo
 from .messages import Broadcast, ClientUpdate
 
-__all__ = ['Broadcast', 'ClientContext', 'ClientUpdate', 'Federation']
+__all__ = ['Broadcast', 'ClientContext', 'ClientUpdate', 'FederationInfo']

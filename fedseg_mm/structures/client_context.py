@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from fedseg_mm.aggregators import Aggregator, WeightedMean
 from fedseg_mm.structures.messages import Broadcast
 
 if TYPE_CHECKING:
@@ -13,17 +14,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Federation:
+class FederationInfo:
     """What a method is told once, before training.
 
     Args:
         num_clients (int): Clients K of the federation.
         num_classes (int): Classes of the data set.
         seed (int): Seed of the run.
+        make_aggregator (Callable): Makes an aggregator as the config names
+            it. Defaults to the weighted mean.
     """
     num_clients: int
     num_classes: int
     seed: int
+    make_aggregator: Callable[[], Aggregator] = WeightedMean
 
 
 @dataclass

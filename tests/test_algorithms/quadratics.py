@@ -3,7 +3,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedseg_mm.structures import ClientContext, ClientUpdate, Federation
+from fedseg_mm.structures import ClientContext, ClientUpdate, FederationInfo
 
 COHORTS = [(0, 2), (2, 1), (3, 0, 2)]
 SIZES = (3, 40, 11, 7)  # images
@@ -34,7 +34,7 @@ def gradient(client: int, w: np.ndarray) -> np.ndarray:
 
 
 def start(algorithm, model):
-    algorithm.setup(model, Federation(num_clients=4, num_classes=2, seed=0))
+    algorithm.setup(model, FederationInfo(num_clients=4, num_classes=2, seed=0))
     algorithm.start(model)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from fedseg_mm import FedSegError
 from fedseg_mm.algorithms import FedSeg
 from fedseg_mm.algorithms.fedseg import image_prototypes, mean_prototypes
-from fedseg_mm.structures import Broadcast, ClientContext, Federation
+from fedseg_mm.structures import Broadcast, ClientContext, FederationInfo
 from tests.conftest import assert_same_bits, tiny_config
 from tests.test_engine.test_federated_loop import model_weights, train
 from tests.test_models.test_pixel_contrast_loss import by_definition
@@ -77,7 +77,7 @@ def as_batch(features, logits, labels):
 
 
 def client(algorithm, batches, round=1, **given):
-    algorithm.federation = Federation(num_clients=3, num_classes=CLASSES, seed=0)
+    algorithm.federation = FederationInfo(num_clients=3, num_classes=CLASSES, seed=0)
     model = nn.Module()
     model.projection_head = nn.Identity()
     return ClientContext(0, (0, 1), 10, Broadcast(round, dict(name='global')), model, Frozen(algorithm.features),

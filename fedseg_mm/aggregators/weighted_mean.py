@@ -1,12 +1,16 @@
-"""The aggregator of FedAvg and its kin: a weighted mean, folded as updates arrive."""
+"""The default aggregator: a weighted mean, folded as updates arrive."""
 from collections.abc import Mapping
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
+from fedseg_mm.aggregators.aggregator import Aggregator
+from fedseg_mm.registry import AGGREGATORS
 
-class WeightedMean:
+
+@AGGREGATORS.register_module()
+class WeightedMean(Aggregator):
     r"""Running mean :math:`\sum_k n_k w_k / \sum_k n_k` of state_dicts.
 
     One set of tensors is held, however many updates come. Each update moves
@@ -20,22 +24,13 @@ class WeightedMean:
     """
 
     def __init__(self) -> None:
-        self.total = 0.0
+        super().__init__()
         self._mean: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def add(self, tensors: Mapping[str, Tensor], weight: float) -> None:
-        """Fold one update into the mean.
-
-        Args:
-            tensors (Mapping[str, Tensor]): Read, never kept.
-            weight (float): :math:`n_k`, positive.
-
-        Raises:
-            ValueError: The weight is not positive.
-        """
-        if not weight > 0:
-            raise ValueError(f'the weight of an update must be positive, but is {weight}')
+        """Fold one update into the mean; the weight is :math:`n_k`."""
+        self.check_weight(weight)
         if not self._mean:
             self._mean = {name: torch.empty_like(tensor) for name, tensor in tensors.items()}
         self.total += weight
@@ -49,16 +44,12 @@ class WeightedMean:
             torch.maximum(self._mean[name], tensors[name], out=self._mean[name])
 
     @torch.no_grad()
-    def join(self, like: Mapping[str, Tensor]) -> None:
-        """Make one mean of those of all processes, the same in each of them.
+    def all_reduce(self, like: Mapping[str, Tensor]) -> None:
+        """Make one mean of those of all processes.
 
         One sum over the processes per type of number. Each weighs its mean by
         its share of the weight first, so that the mean of a single update
         stays that update bit for bit.
-
-        Args:
-            like (Mapping[str, Tensor]): Tensors of the names, shapes and
-                device of an update, for a process that has none.
         """
         if get_world_size() == 1:
             return
@@ -81,16 +72,7 @@ class WeightedMean:
             torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors)])
         self.total = everywhere
 
-    def take(self, reuse: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Hand out the mean and start anew.
-
-        Args:
-            reuse (dict[str, Tensor], optional): Tensors of the same names and
-                shapes, no longer needed, to hold the next mean.
-
-        Raises:
-            ValueError: Nothing was added.
-        """
+    def result(self, reuse: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         if self.total == 0:
             raise ValueError('there is no mean of no update')
         mean, self._mean, self.total = self._mean, reuse or {}, 0.0

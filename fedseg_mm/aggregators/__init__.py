@@ -1,0 +1,4 @@
+from .aggregator import Aggregator
+from .weighted_mean import WeightedMean
+
+__all__ = ['Aggregator', 'WeightedMean']
