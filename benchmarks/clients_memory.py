@@ -36,7 +36,7 @@ def train(clients: int, leak: bool) -> float:
         common = config(folder, (24, 32), 16, 0)
         loop = federation(federated_config(common, clients, CLIENTS_PER_ROUND, 1, algorithm=dict(type='FedDyn')))
         if leak:
-            loop.federation.trainer.store = LeakingStore(loop.federation.store.folder)
+            loop.federation.backend.trainer.store = LeakingStore(loop.federation.backend.store.folder)
         for _ in range(ROUNDS):
             loop.run_epoch()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -49,9 +49,9 @@ def measure(device: str) -> dict[str, Result]:
     with image_folder(CLIENTS * BATCHES * BATCH_SIZE, (60, 80)) as folder:
         common = config(folder, (48, 64), BATCH_SIZE, WORKERS)
         ours = federation(federated_config(common, CLIENTS, CLIENTS, EPOCHS))
-        naive = NaiveFederation(ours.federation.trainer.model, common)
+        naive = NaiveFederation(ours.federation.backend.trainer.model, common)
         slow, fast = interleaved(naive.round, ours.run_epoch, repeats=9, warm_up=1, device=device)
-        ours.federation.stream.close()
+        ours.federation.backend.stream.close()
     steps = CLIENTS * EPOCHS * BATCHES
     table(f'A round of {steps} steps of {BATCH_SIZE} images of 48x64', ['', 's', 'ms per step, all in all'], [
         [name, f'{median(times):.2f}', f'{1e3 * median(times) / steps:.0f}']

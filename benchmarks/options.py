@@ -83,7 +83,7 @@ def methods(device: str) -> None:
                                              algorithm=algorithm), name) for name, algorithm in settings.items()]
         times = interleaved(*(loop.run_epoch for loop in loops), repeats=7, device=device)
         for loop in loops:
-            loop.federation.stream.close()
+            loop.federation.backend.stream.close()
     table(f'Rounds of 5 clients with 4 batches of 4 images, {kind}', ['', 's', 'to FedAvg'],
           [[name, f'{median(one):.2f}', f'{median(ratios(one, times[0])):.2f}'] for name, one in zip(settings, times)])
 

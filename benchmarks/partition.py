@@ -52,7 +52,7 @@ def measure_one(name: str, num_images: int, num_clients: int, folder: Path) -> d
     import numpy as np
 
     from fedseg_mm.datasets import PartitionSummary
-    from fedseg_mm.engine.federated_hook import build_partitioner
+    from fedseg_mm.federation import build_partitioner
     arguments = dict(PARTITIONERS[name])
     if name == 'ManifestPartitioner':
         arguments['manifest'] = str(folder / 'IIDPartitioner.json')

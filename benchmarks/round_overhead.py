@@ -29,7 +29,7 @@ def compare(kind: str, crop: tuple[int, int], workers: int, repeats: int, device
 
         times = interleaved(train, lambda: theirs.steps(rounds * STEPS), repeats=repeats, device=device)
         times = [[seconds / rounds for seconds in one] for one in times]
-        ours.federation.stream.close()
+        ours.federation.backend.stream.close()
         return times
 
 

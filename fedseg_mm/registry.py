@@ -13,6 +13,12 @@ from fedseg_mm.errors import FedSegError
 ALGORITHMS = Registry('algorithm', scope='mmseg', locations=['fedseg_mm.algorithms'])
 #: How the updates of a cohort become one.
 AGGREGATORS = Registry('aggregator', scope='mmseg', locations=['fedseg_mm.aggregators'])
+#: Who takes part in a round.
+CLIENT_SAMPLERS = Registry('client sampler', scope='mmseg', locations=['fedseg_mm.samplers'])
+#: What becomes of batch normalisation.
+BATCH_NORM_POLICIES = Registry('batch-norm policy', scope='mmseg', locations=['fedseg_mm.algorithms'])
+#: Where clients train.
+BACKENDS = Registry('backend', scope='mmseg', locations=['fedseg_mm.engine.backends'])
 #: Who holds which images and which classes they annotate.
 PARTITIONERS = Registry('partitioner', scope='mmseg', locations=['fedseg_mm.datasets'])
 

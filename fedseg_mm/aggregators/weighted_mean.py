@@ -31,6 +31,9 @@ class WeightedMean(Aggregator):
     def add(self, tensors: Mapping[str, Tensor], weight: float) -> None:
         """Fold one update into the mean; the weight is :math:`n_k`."""
         self.check_weight(weight)
+        if not tensors:  # nothing is shared
+            self.total += weight
+            return
         if not self._mean:
             self._mean = {name: torch.empty_like(tensor) for name, tensor in tensors.items()}
         self.total += weight
@@ -51,7 +54,7 @@ class WeightedMean(Aggregator):
         its share of the weight first, so that the mean of a single update
         stays that update bit for bit.
         """
-        if get_world_size() == 1:
+        if get_world_size() == 1 or not like:
             return
         device = next(iter(like.values())).device
         total = torch.tensor(self.total, dtype=torch.float64, device=device)

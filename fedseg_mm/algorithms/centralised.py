@@ -25,6 +25,8 @@ class Centralised(FedAvg):
         FedSegError: ``labels`` is neither.
     """
 
+    pools_clients = True
+
     def __init__(self, labels: str = 'full', **kwargs) -> None:
         super().__init__(**kwargs)
         if labels not in ('full', 'masked'):

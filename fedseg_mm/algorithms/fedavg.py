@@ -1,23 +1,15 @@
 """FedAvg, and the seams that every other method is built from."""
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedseg_mm.aggregators import Aggregator, WeightedMean
+from fedseg_mm.algorithms.batch_norm_policy import BatchNormPolicy
 from fedseg_mm.datasets.partition import ClientShard, Partition
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.registry import ALGORITHMS
+from fedseg_mm.registry import ALGORITHMS, BATCH_NORM_POLICIES
 from fedseg_mm.structures import Broadcast, ClientContext, ClientUpdate, FederationInfo
-
-#: What becomes of batch normalisation, and what a checkpoint then holds.
-BATCH_NORM = {
-    'average': 'weights and statistics are averaged over the clients',
-    'local_statistics': 'every client keeps its statistics; the checkpoint holds the mean of those of the last cohort',
-    'local': 'every client keeps its layers; the checkpoint holds the mean of those of the last cohort',
-    'recalibrate': 'statistics are computed anew with the averaged weights, over the images of the last cohort',
-}
 
 
 @ALGORITHMS.register_module()
@@ -45,15 +37,22 @@ class FedAvg:
 
     #: The validation loop that the method needs, if not the config's.
     val_loop: str | None = None
+    #: Whether all clients' images are in one place: it is a bound, and nothing is sent.
+    pools_clients = False
 
     def __init__(self, batch_norm: str = 'average') -> None:
-        if not isinstance(batch_norm, str) or batch_norm not in BATCH_NORM:
-            raise FedSegError(f'federated.algorithm.batch_norm must be one of {", ".join(BATCH_NORM)}, but is '
-                              f'{batch_norm!r}')
-        self.batch_norm = batch_norm
+        if not isinstance(batch_norm, str) or batch_norm not in BATCH_NORM_POLICIES:
+            raise FedSegError('federated.algorithm.batch_norm must be one of '
+                              f'{", ".join(BATCH_NORM_POLICIES.module_dict)}, but is {batch_norm!r}')
+        self.batch_norm: BatchNormPolicy = BATCH_NORM_POLICIES.get(batch_norm)()
         self.aggregator: Aggregator = WeightedMean()
+        #: The global model, shared and unshared weights alike.
         self.weights: dict[str, Tensor] = {}
-        self.trained: list[str] = []  # the shared parameters
+        #: Names of the shared parameters that learn.
+        self.trained: list[str] = []
+        #: Names of the parameters and buffers that clients keep to themselves.
+        self.unshared: list[str] = []
+        self._unshared_mean = WeightedMean()
         self.federation: FederationInfo | None = None
 
     # --- before training ----------------------------------------------------
@@ -73,9 +72,15 @@ class FedAvg:
     def start(self, model: nn.Module) -> None:
         """Take the model's weights, initial or resumed, as the global model."""
         self.weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        own = set(self.own_names(model))
+        self.unshared = self.own_names(model)
+        own = set(self.unshared)
         self.trained = [name for name, parameter in model.named_parameters()
                         if parameter.requires_grad and name not in own]
+
+    @property
+    def shared_weights(self) -> dict[str, Tensor]:
+        """The part of the global model that goes down and comes back."""
+        return _without(self.weights, self.unshared)
 
     # --- at the client ------------------------------------------------------
     def is_shared(self, name: str, module: nn.Module) -> bool:
@@ -85,9 +90,7 @@ class FedAvg:
             name (str): Name of the parameter or buffer in its module.
             module (nn.Module): The module that owns it.
         """
-        if self.batch_norm in ('average', 'recalibrate') or not isinstance(module, _BatchNorm):
-            return True
-        return self.batch_norm == 'local_statistics' and name in ('weight', 'bias')
+        return self.batch_norm.is_shared(name, module)
 
     def own_names(self, model: nn.Module) -> list[str]:
         """Names of the parameters and buffers that are not shared."""
@@ -113,17 +116,31 @@ class FedAvg:
         return {}
 
     # --- at the server ------------------------------------------------------
+    def broadcast(self, round: int, hyperparameters: Sequence[Mapping[str, float]] = ()) -> Broadcast:
+        """What every client of the cohort receives.
+
+        Args:
+            round (int): The round, from 0.
+            hyperparameters (Sequence[Mapping[str, float]]): What the
+                optimizer's parameter groups are set to.
+        """
+        return Broadcast(round, self.shared_weights, self.broadcast_extras(),
+                         {name: self.weights[name] for name in self.unshared}, hyperparameters)
+
+    def broadcast_extras(self) -> Mapping[str, Tensor]:
+        """What goes down beside the weights."""
+        return {}
+
     def begin_round(self) -> None:
         """Make the aggregator ready for the updates of a round."""
-        self.aggregator.begin(self.weights, self.trained)
-
-    def broadcast(self, round: int) -> Broadcast:
-        """What every client of the cohort receives."""
-        return Broadcast(round, self.weights)
+        self.aggregator.begin(self.shared_weights, self.trained)
 
     def receive(self, update: ClientUpdate) -> None:
         """Give a client's update to the aggregator."""
-        self.aggregator.add(update.weights, self.update_weight(update))
+        weight = self.update_weight(update)
+        self.aggregator.add(update.weights, weight)
+        if update.unshared:
+            self._unshared_mean.add(update.unshared, weight)
 
     def update_weight(self, update: ClientUpdate) -> float:
         """The update's weight in the mean: :math:`n_k`."""
@@ -131,12 +148,18 @@ class FedAvg:
 
     def all_reduce(self) -> None:
         """Join what the processes of a client-parallel run have received."""
-        self.aggregator.all_reduce(self.weights)
+        self.aggregator.all_reduce(self.shared_weights)
+        if self.unshared:
+            self._unshared_mean.all_reduce({name: self.weights[name] for name in self.unshared})
 
     def step(self, model: nn.Module) -> None:
         """Make the new global model of the updates received, and load it into ``model``."""
         received, total = self.weights, self.aggregator.total
-        self.weights = self.aggregator.result(reuse=received)
+        mean = self.aggregator.result(reuse=self.shared_weights)
+        if self.unshared:
+            kept = {name: received[name] for name in self.unshared}
+            mean = {**mean, **(self._unshared_mean.result(reuse=kept) if self._unshared_mean.total else kept)}
+        self.weights = {name: mean[name] for name in received}
         self.server_update(received, self.weights, total)
         load_weights(model, self.weights)
 
@@ -162,6 +185,13 @@ class FedAvg:
 
     def load_state_dict(self, state: dict) -> None:
         """Restore :meth:`state_dict`, after :meth:`start`."""
+
+
+def _without(tensors: dict[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    if not names:
+        return tensors
+    left_out = set(names)
+    return {name: tensor for name, tensor in tensors.items() if name not in left_out}
 
 
 def _names_of(module: nn.Module) -> list[str]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from fedseg_mm.aggregators import Aggregator, WeightedMean
 from fedseg_mm.algorithms.fedavg import FedAvg
 from fedseg_mm.registry import ALGORITHMS, check_number
-from fedseg_mm.structures import Broadcast, ClientContext, ClientUpdate, FederationInfo
+from fedseg_mm.structures import ClientContext, ClientUpdate, FederationInfo
 
 
 @ALGORITHMS.register_module()
@@ -45,8 +45,8 @@ class SCAFFOLD(FedAvg):
         super().start(model)
         self.control = {name: torch.zeros_like(self.weights[name]) for name in self.trained}
 
-    def broadcast(self, round: int) -> Broadcast:
-        return Broadcast(round, self.weights, self.control)
+    def broadcast_extras(self) -> Mapping[str, Tensor]:
+        return self.control
 
     def setup_client(self, context: ClientContext) -> None:
         context.memory['sum'] = {name: torch.zeros_like(context.broadcast.weights[name]) for name in self.trained}

@@ -18,7 +18,7 @@ from mmseg.registry import DATASETS
 
 from fedseg_mm.cli.federate import federate_plain
 from fedseg_mm.cli.parser import as_called
-from fedseg_mm.engine import FederatedHook
+from fedseg_mm.federation import Federation
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.registry import check_arguments
 
@@ -213,7 +213,7 @@ def federated_section(cfg: Config) -> dict:
                           f'{as_called("configs/_base_/federated/")}, or write your own')
     if not isinstance(federated, dict):
         raise FedSegError(f'federated must be a dict, but is {federated!r}')
-    check_arguments(FederatedHook, federated, 'federated')
+    check_arguments(Federation, federated, 'federated')
     return federated
 
 

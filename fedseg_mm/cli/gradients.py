@@ -79,7 +79,7 @@ def make_trainer(args: argparse.Namespace, work_dir: str) -> tuple[LocalTrainer,
     if federated and federated.get('type') == type(federation.algorithm).__name__:
         federation.algorithm.load_state_dict(federated['algorithm'])
     trainer = LocalTrainer(
-        runner.model, runner.build_optim_wrapper(cfg.optim_wrapper), federation.stream, federation.algorithm,
+        runner.model, runner.build_optim_wrapper(cfg.optim_wrapper), federation.backend.stream, federation.algorithm,
         ClientStateStore(Path(args.checkpoint).parent / 'clients'), runner.seed)
     return trainer, federation.summary.class_names, checkpoint.get('meta', {}).get('epoch', 0)
 

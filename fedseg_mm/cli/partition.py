@@ -16,10 +16,8 @@ from fedseg_mm.cli.common import (
 )
 from fedseg_mm.cli.parser import ToolParser
 from fedseg_mm.datasets import PartitionSummary
-from fedseg_mm.engine import ClientSampler
-from fedseg_mm.engine.federated_hook import build_partitioner
+from fedseg_mm.engine.federated_loop import build_federation
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.registry import ALGORITHMS, build
 from fedseg_mm.visualization import draw_partition
 
 EPILOG = """\
@@ -51,15 +49,14 @@ def main(argv: list[str] | None = None) -> None:
         cfg = load_config(args)
         federated = federated_section(cfg)
         check_data_folders(cfg, ('train_dataloader', ))
-        partitioner = build_partitioner(federated['partitioner'])
+        federation = build_federation(federated)
         if not cfg.get('train_dataloader'):
             raise FedSegError(f'{args.config} has no `train_dataloader`, whose data set could be partitioned')
         init_default_scope(cfg.get('default_scope', 'mmseg'))
         loader = cfg.train_dataloader
-        summary = PartitionSummary.of_dataset(DATASETS.build(loader.dataset), partitioner, loader.get('num_workers', 0))
-
-        build(ALGORITHMS, federated.get('algorithm') or dict(type='FedAvg'), 'federated.algorithm')
-        ClientSampler(len(summary.partition), federated['clients_per_round'])
+        summary = PartitionSummary.of_dataset(DATASETS.build(loader.dataset), federation.partitioner,
+                                              loader.get('num_workers', 0))
+        federation.take_clients(summary)
         print(summary.client_table())
         print(summary.class_table())
         print(f'Partition {summary.partition.hash[:12]}: {len(summary.partition)} clients, '

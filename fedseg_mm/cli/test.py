@@ -15,7 +15,7 @@ from fedseg_mm.cli.common import (
     refuse_initial_model,
 )
 from fedseg_mm.cli.parser import ToolParser
-from fedseg_mm.engine.federated_hook import check_evaluation
+from fedseg_mm.checks import check_evaluation
 from fedseg_mm.errors import FedSegError
 
 EPILOG = """\

@@ -86,14 +86,16 @@ def federate(cfg: Config) -> None:
     if train_cfg.pop('type', None) != 'FederatedTrainLoop':
         raise FedSegError("a federated config trains in rounds: set train_cfg = dict(type='FederatedTrainLoop', "
                           'max_rounds=..., val_interval=...)')
+    train_cfg.pop('federated', None)
     check_arguments(FederatedTrainLoop, dict(runner=None, dataloader=None, **train_cfg), 'train_cfg')
     check_positive('train_cfg.max_rounds', train_cfg['max_rounds'])
     algorithm = build(ALGORITHMS, federated.get('algorithm') or dict(type='FedAvg'), 'federated.algorithm')
     if cfg.get('val_cfg') and algorithm.val_loop:
         cfg.val_cfg = dict(type=algorithm.val_loop)
+    cfg.train_cfg.federated = federated
     own = ('FederatedHook', 'RoundProgressHook')
     others = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') not in own]
-    cfg.custom_hooks = [dict(type='FederatedHook', **federated), dict(type='RoundProgressHook'), *others]
+    cfg.custom_hooks = [dict(type='RoundProgressHook'), *others]
 
 
 def warn_of_iterations(cfg: Config) -> None:

@@ -7,6 +7,7 @@ import torch
 from mmengine.registry import LOOPS
 from mmengine.runner import ValLoop
 
+from fedseg_mm.engine.backends import LocalBackend
 from fedseg_mm.engine.federated_loop import FederatedTrainLoop
 from fedseg_mm.errors import FedSegError
 
@@ -28,9 +29,10 @@ class ClientsValLoop(ValLoop):
             FedSegError: There is no training whose clients could be evaluated.
         """
         runner = self.runner
-        if not isinstance(runner._train_loop, FederatedTrainLoop):
-            raise FedSegError('ClientsValLoop evaluates clients during a federated training')
-        trainer = runner.train_loop.federation.trainer
+        loop = runner._train_loop
+        if not isinstance(loop, FederatedTrainLoop) or not isinstance(loop.federation.backend, LocalBackend):
+            raise FedSegError('ClientsValLoop evaluates clients during a federated training in this process')
+        trainer = loop.federation.backend.trainer
         runner.call_hook('before_val')
         runner.call_hook('before_val_epoch')
         figures: list[dict] = []

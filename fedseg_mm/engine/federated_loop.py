@@ -1,18 +1,18 @@
 """A training loop whose epochs are federated rounds."""
 import bisect
-from collections.abc import Iterator
+from collections.abc import Mapping
 
-from mmengine.dist import get_rank, get_world_size
+from mmengine.model import is_model_wrapper
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader
 
-from fedseg_mm.datasets import Pass
-from fedseg_mm.engine.federated_hook import FederatedHook
-from fedseg_mm.engine.resumed_evaluation_hook import ResumedEvaluationHook
-from fedseg_mm.engine.share_clients import share_clients
+from fedseg_mm.engine.hooks import FederatedCheckpointHook, FederatedHook, RoundLogHook
+from fedseg_mm.engine.round_log import RoundLog
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.registry import check_positive
+from fedseg_mm.federation import Federation
+from fedseg_mm.registry import check_arguments, check_positive
+from fedseg_mm.structures import ClientFailure
 
 
 @LOOPS.register_module()
@@ -26,30 +26,42 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
     ``after_client`` and ``after_round``.
 
     Args:
-        runner (Runner): With a :class:`FederatedHook` among its hooks.
-        dataloader (dict): The config's ``train_dataloader``; its ``sampler``
-            gives way to the clients'.
+        runner (Runner): MMEngine's runner.
+        dataloader (dict): The config's ``train_dataloader``; per-client
+            samplers replace its ``sampler``.
         max_rounds (int): Rounds to train.
         val_begin (int): First round to evaluate after. Defaults to 1.
         val_interval (int): Rounds between evaluations. Defaults to 1.
         dynamic_intervals (list[tuple[int, int]], optional): As in MMEngine.
+        federated (dict, optional): The arguments of a :class:`Federation`.
+            tools/fed_train.py puts the config's ``federated`` here. Defaults
+            to None: those of a :class:`FederatedHook`, if one is listed in
+            ``custom_hooks``.
 
     Raises:
         FedSegError: There is no round to train, or the federation cannot be
             made.
     """
 
+    #: The round that is being trained, or was trained last.
+    round_log: RoundLog
+
     def __init__(self, runner, dataloader: dict, max_rounds: int, val_begin: int = 1, val_interval: int = 1,
-                 dynamic_intervals: list[tuple[int, int]] | None = None) -> None:
+                 dynamic_intervals: list[tuple[int, int]] | None = None, federated: dict | None = None) -> None:
         check_positive('train_cfg.max_rounds', max_rounds)
         check_positive('train_cfg.val_interval', val_interval)
-        hooks = [hook for hook in runner.hooks if isinstance(hook, FederatedHook)]
-        if len(hooks) > 1:
-            raise FedSegError(f'there are {len(hooks)} FederatedHooks in the config: keep one')
-        self.federation = hooks[0] if hooks else None
-        if self.federation is not None:
-            self.federation.setup(runner, dataloader)
-            loader: DataLoader | dict = self.federation.stream.loader
+        listed = [hook.federated for hook in runner.hooks if isinstance(hook, FederatedHook)]
+        if len(listed) > 1:
+            raise FedSegError(f'there are {len(listed)} FederatedHooks in the config: keep one')
+        settings = federated or next(iter(listed), None)
+        self.federation: Federation | None = None
+        if settings is not None:
+            self.federation = build_federation(settings)
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            self.federation.setup(runner, model, dataloader)
+            runner.register_hook(FederatedCheckpointHook(self.federation))
+            runner.register_hook(RoundLogHook())
+            loader: DataLoader | dict = self.federation.backend.loader
         else:  # evaluation: SegVisualizationHook has MMEngine build the loop to ask for the iteration
             loader = dict(sampler=dict(type='DefaultSampler', shuffle=False), **dataloader)
         super().__init__(runner, loader, max_rounds, val_begin, val_interval, dynamic_intervals)
@@ -58,14 +70,59 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
         """Launch training.
 
         Raises:
-            FedSegError: There is no FederatedHook.
+            FedSegError: There is no federation.
         """
         if self.federation is None:
-            raise FedSegError('FederatedTrainLoop needs a FederatedHook: train with tools/fed_train.py, which makes it '
-                              'of `federated = dict(...)`, or list it in `custom_hooks`')
+            raise FedSegError('FederatedTrainLoop needs a federation: train with tools/fed_train.py, which makes it of '
+                              '`federated = dict(...)`, or list a FederatedHook in `custom_hooks`')
+        runner, federation = self.runner, self.federation
         self.started_at = self._epoch
-        self.runner.register_hook(ResumedEvaluationHook())
-        return super().run()
+        runner.call_hook('before_train')
+        federation.start(runner, self._max_epochs)
+        self._evaluate_resumed_round()
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            self._decide_current_val_interval()
+            if runner.val_loop is not None and self._epoch >= self.val_begin and (
+                    self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs):
+                runner.val_loop.run()
+        federation.backend.close()
+        runner.call_hook('after_train')
+        return runner.model
+
+    def run_epoch(self) -> None:
+        """One round: broadcast, train the cohort, aggregate."""
+        runner, federation, round = self.runner, self.federation, self._epoch
+        algorithm, backend = federation.algorithm, federation.backend
+        runner.call_hook('before_train_epoch')
+        runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=None)
+        cohort = federation.cohort(round)
+        broadcast = algorithm.broadcast(round, hyperparameters(runner.optim_wrapper))
+        self.round_log = RoundLog(round, cohort, broadcast, counts_bytes=not algorithm.pools_clients)
+        runner.call_hook('before_round', cohort=cohort, broadcast=broadcast)
+        algorithm.begin_round()
+        for update in backend.train(cohort, broadcast):
+            self.round_log.add(update)
+            if not isinstance(update, ClientFailure) and update.is_finite:
+                algorithm.receive(update)
+            runner.call_hook('after_client', update=update)
+            del update  # its tensors are the model's, which the next client overwrites
+        algorithm.all_reduce()
+        self.round_log.all_reduce()
+        if self.round_log.used:
+            algorithm.step(federation.model)
+            if algorithm.batch_norm.recalibrates:
+                backend.recalibrate(round, cohort)
+                algorithm.adopt(federation.model)
+        elif cohort:
+            raise FedSegError(f'round {round + 1}: no client of the cohort {cohort} sent a finite update; lower '
+                              'the learning rate or clip gradients (optim_wrapper.clip_grad), and go on from the last '
+                              'checkpoint with --resume')
+        runner.call_hook('after_round')
+        runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=None, outputs=self.round_log.scalars())
+        self._iter += 1
+        runner.call_hook('after_train_epoch')
+        self._epoch += 1
 
     def evaluates(self, rounds: int) -> bool:
         """Whether there is an evaluation after so many rounds, as MMEngine decides it."""
@@ -76,49 +133,29 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
             interval = self.dynamic_intervals[bisect.bisect(self.dynamic_milestones, rounds + 1) - 1]
         return rounds % interval == 0 or rounds == self._max_epochs
 
-    def _cohort(self, round: int) -> tuple[list[int], list[int]]:
-        """The clients of a round, and those of them that this process trains."""
-        cohort = self.federation.sampler.cohort(self.runner.seed, round)
-        costs = [self.federation.stream.batch_sampler.num_batches(client) for client in cohort]
-        return cohort, share_clients(cohort, costs, get_world_size())[get_rank()]
+    def _evaluate_resumed_round(self) -> None:
+        """Evaluate the round that is resumed, if the uninterrupted run evaluated it.
 
-    def _passes(self) -> Iterator[Pass]:
-        """The ways through the clients' images from here to the last round: workers load across rounds."""
-        for round in range(self._epoch, self._max_epochs):
-            yield from self.federation.trainer.passes(round, *self._cohort(round))
+        MMEngine writes a checkpoint before it evaluates the same round, so
+        that whoever resumes has lost the figure. Best scores and means over
+        evaluations are then those of the uninterrupted run.
+        """
+        if self.started_at > 0 and self.evaluates(self.started_at):
+            self.runner.logger.info(f'Round {self.started_at} is evaluated, as it was before the interruption.')
+            self.runner.val_loop.run()
 
-    def run_epoch(self) -> None:
-        """One round: broadcast, train the cohort, average."""
-        runner, federation = self.runner, self.federation
-        algorithm, trainer = federation.algorithm, federation.trainer
-        runner.call_hook('before_train_epoch')
-        runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=None)
-        cohort, share = self._cohort(self._epoch)
-        broadcast = algorithm.broadcast(self._epoch)
-        algorithm.begin_round()
-        if not federation.stream.is_planned:
-            federation.stream.plan(self._passes())
-        federation.stream.waited = 0.0
-        runner.call_hook('before_round', cohort=cohort, broadcast=broadcast)
-        for client in share:
-            runner.call_hook('before_client', client=client)
-            update = trainer.fit(client, broadcast)
-            if update.is_finite:
-                algorithm.receive(update)
-            runner.call_hook('after_client', update=update)
-            del update  # its tensors are the model's, which the next client overwrites
-        algorithm.all_reduce()
-        federation.log.join(cohort)
-        if not federation.log.used:
-            raise FedSegError(f'round {self._epoch + 1}: no client of the cohort {cohort} sent a finite update; lower '
-                              'the learning rate or clip gradients (optim_wrapper.clip_grad), and go on from the last '
-                              'checkpoint with --resume')
-        algorithm.step(trainer.model)
-        if algorithm.batch_norm == 'recalibrate':
-            trainer.recalibrate(self._epoch, cohort)  # of several processes, each does all of it
-            algorithm.adopt(trainer.model)
-        runner.call_hook('after_round')
-        runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=None, outputs=federation.log.scalars())
-        self._iter += 1
-        runner.call_hook('after_train_epoch')
-        self._epoch += 1
+
+def build_federation(settings: Mapping) -> Federation:
+    """The federation of a config's ``federated``.
+
+    Raises:
+        FedSegError: A key or value cannot be used; names it.
+    """
+    check_arguments(Federation, dict(settings), 'federated')
+    return Federation(**settings)
+
+
+def hyperparameters(optim_wrapper) -> list[dict[str, float]]:
+    """What schedules may have moved in each parameter group of the optimizer: rates, momenta, weight decay."""
+    return [{name: value for name, value in group.items() if isinstance(value, (int, float))}
+            for group in optim_wrapper.optimizer.param_groups]

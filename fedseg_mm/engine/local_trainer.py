@@ -78,7 +78,7 @@ class LocalTrainer:
         """
         surveys = [True, False] if self.algorithm.surveys(round) else [False]
         passes = [Pass(round, client, survey) for client in share for survey in surveys]
-        if self.algorithm.batch_norm == 'recalibrate':
+        if self.algorithm.batch_norm.recalibrates:
             passes += [Pass(round, client, survey=True) for client in cohort]
         return passes
 
@@ -101,6 +101,8 @@ class LocalTrainer:
             FedSegError: An image cannot be loaded; names the file.
         """
         num_steps = self.stream.batch_sampler.num_batches(client)
+        for group, values in zip(self.optim_wrapper.optimizer.param_groups, broadcast.hyperparameters):
+            group.update(values)
         self._renew_optimizer()
         self.optim_wrapper.initialize_count_status(self.model, 0, num_steps)
         context = self.begin(client, broadcast)
@@ -120,11 +122,12 @@ class LocalTrainer:
             loss.set_unannotated(None)
 
         weights = self.model.state_dict()
+        unshared = {name: weights.pop(name) for name in self.own_names}
         metrics, is_finite = self._metrics(sums, num_steps)
-        keep = {'weights': {name: weights[name] for name in self.own_names}, 'state': context.state}
+        keep = {'weights': unshared, 'state': context.state}
         if is_finite and any(keep.values()):
             self.store.save(client, broadcast.round + 1, keep)
-        return ClientUpdate(client, weights, context.num_images, num_steps, metrics, is_finite, extras)
+        return ClientUpdate(client, weights, context.num_images, num_steps, metrics, is_finite, extras, unshared)
 
     def begin(self, client: int, broadcast: Broadcast) -> ClientContext:
         """Load the broadcast weights into the model and let the method prepare, as before a client's first step.

@@ -6,39 +6,50 @@ from pathlib import Path
 
 from mmengine.dist import all_gather_object
 
-from fedseg_mm.structures import Broadcast, ClientUpdate
+from fedseg_mm.structures import Broadcast, ClientFailure, ClientUpdate
 
 
 class RoundLog:
     """Collects one round: the cohort, each client's loss and time, bytes.
 
-    Times are seconds of wall clock; bytes are those of the messages as a
-    federation over a network would send them.
+    Times are seconds of wall clock; bytes are those of the tensors that a
+    federation over a network would send.
+
+    Args:
+        round (int): The round, from 0.
+        cohort (list[int]): Its clients.
+        broadcast (Broadcast): What each of them gets.
+        counts_bytes (bool): Whether anything would be sent: where all
+            images are in one place, nothing is. Defaults to True.
     """
 
-    def __init__(self, round: int, cohort: list[int], broadcast: Broadcast) -> None:
+    def __init__(self, round: int, cohort: list[int], broadcast: Broadcast, counts_bytes: bool = True) -> None:
         self.round = round
         self.cohort = cohort
-        self.bytes_down = len(cohort) * broadcast.num_bytes
+        self.counts_bytes = counts_bytes
+        self.bytes_down = len(cohort) * broadcast.num_bytes * counts_bytes
         self.bytes_up = 0
         self.clients: list[dict] = []
         self._start = self._client_start = time.perf_counter()
 
-    def start_client(self) -> None:
-        self._client_start = time.perf_counter()
-
-    def add(self, update: ClientUpdate) -> None:
-        self.bytes_up += update.num_bytes
+    def add(self, update: ClientUpdate | ClientFailure) -> None:
+        """Note what came back; a client's time is that since the one before."""
+        now = time.perf_counter()
+        seconds, self._client_start = round(now - self._client_start, 4), now
+        if isinstance(update, ClientFailure):
+            self.clients.append(dict(client=update.client, time=seconds, used=False, reason=update.reason))
+            return
+        self.bytes_up += update.num_bytes * self.counts_bytes
         self.clients.append(
-            dict(client=update.client, images=update.num_images, steps=update.num_steps,
-                 time=round(time.perf_counter() - self._client_start, 4), used=update.is_finite, **update.metrics))
+            dict(client=update.client, images=update.num_images, steps=update.num_steps, time=seconds,
+                 used=update.is_finite, **update.metrics))
 
-    def join(self, cohort: list[int]) -> None:
+    def all_reduce(self) -> None:
         """Collect what the processes of a client-parallel run have logged."""
         parts = all_gather_object((self.clients, self.bytes_up))
         self.bytes_up = sum(bytes_up for _, bytes_up in parts)
         entries = {entry['client']: entry for clients, _ in parts for entry in clients}
-        self.clients = [entries[client] for client in cohort]
+        self.clients = [entries[client] for client in self.cohort if client in entries]
 
     @property
     def used(self) -> list[dict]:
@@ -51,6 +62,8 @@ class RoundLog:
 
     def scalars(self) -> dict[str, float]:
         """Means over the clients, weighted by images, for MMEngine's log."""
+        if not self.used:
+            return {}
         names = [name for name in self.used[0] if name not in ('client', 'images', 'steps', 'time', 'used')]
         return {
             name: sum(client['images'] * client[name] for client in self.used) / self.images
@@ -62,13 +75,14 @@ class RoundLog:
         figures: dict[str, float] = {
             'round/images': self.images, 'round/bytes_down': self.bytes_down, 'round/bytes_up': self.bytes_up}
         for client in self.clients:
-            figures[f'client/{client["client"]}/loss'] = client['loss']
+            if 'loss' in client:
+                figures[f'client/{client["client"]}/loss'] = client['loss']
             figures[f'client/{client["client"]}/time'] = client['time']
         return figures
 
     def sentence(self) -> str:
         """The console's line."""
-        clients = ', '.join(f'{client["client"]} ({client["loss"]:.3f}, {client["time"]:.1f} s)'
+        clients = ', '.join(f'{client["client"]} ({client.get("loss", math.nan):.3f}, {client["time"]:.1f} s)'
                             for client in self.clients)
         return (f'Round {self.round + 1}: clients (loss, time) {clients}; {self.images} images, '
                 f'{self.bytes_down / 1e6:.1f} MB down, {self.bytes_up / 1e6:.1f} MB up')
@@ -77,7 +91,8 @@ class RoundLog:
         """Append the round as one line of JSON."""
         line = dict(round=self.round + 1, cohort=self.cohort, time=round(time.perf_counter() - self._start, 4),
                     eta=eta, images=self.images, bytes_down=self.bytes_down, bytes_up=self.bytes_up,
-                    clients=[{key: value if math.isfinite(value) else None for key, value in client.items()}
+                    clients=[{key: None if isinstance(value, float) and not math.isfinite(value) else value
+                               for key, value in client.items()}
                              for client in self.clients])
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open('a', encoding='utf-8') as file:

@@ -1,4 +1,4 @@
 from .client_context import ClientContext, FederationInfo
-from .messages import Broadcast, ClientUpdate
+from .messages import Broadcast, ClientFailure, ClientUpdate
 
-__all__ = ['Broadcast', 'ClientContext', 'ClientUpdate', 'FederationInfo']
+__all__ = ['Broadcast', 'ClientContext', 'ClientFailure', 'ClientUpdate', 'FederationInfo']

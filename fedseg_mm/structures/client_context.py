@@ -97,8 +97,8 @@ class ClientContext:
 
     @property
     def received(self) -> Mapping[str, Tensor]:
-        """The weights that the client starts from: those of the broadcast, but for the ones that it keeps."""
-        return {**self.broadcast.weights, **self.own_weights} if self.own_weights else self.broadcast.weights
+        """The whole model that the client starts from: what was broadcast, and what it keeps."""
+        return {**self.broadcast.model, **self.own_weights} if self.own_weights else self.broadcast.model
 
     def gradients(self) -> tuple[list[str], list[Tensor], list[Tensor]]:
         """Names, parameters and gradients of the shared weights that this step trains."""

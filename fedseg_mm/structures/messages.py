@@ -1,13 +1,85 @@
 """What goes down to a client and what comes back."""
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
+
+from fedseg_mm.errors import FedSegError
+
+#: The layout of a message's bytes.
+FORMAT = 'fedseg_mm message 1'
 
 
 def num_bytes(tensors: Mapping[str, Tensor]) -> int:
     """Size of the tensors, in bytes."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def _pack(kind: str, fields: Mapping, **groups: Mapping[str, Tensor]) -> bytes:
+    """Groups of tensors and JSON as the bytes of a safetensors file, which cannot hold code."""
+    tensors = {f'{group}/{name}': tensor.detach().contiguous() for group, named in groups.items()
+               for name, tensor in named.items()}
+    # tensors of a model may share their memory, which the format refuses
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        if tensor.data_ptr() in seen:
+            tensors[name] = tensor.clone()
+        seen.add(tensor.data_ptr())
+    return save(tensors, dict(format=FORMAT, kind=kind, fields=json.dumps(fields)))
+
+
+def _unpack(kind: str, message: bytes) -> tuple[dict, dict[str, dict[str, Tensor]]]:
+    """The JSON and the groups of :func:`_pack`.
+
+    Raises:
+        FedSegError: The bytes are no such message.
+    """
+    try:
+        tensors = load(message)
+        head = json.loads(message[8:8 + int.from_bytes(message[:8], 'little')])['__metadata__']
+        if head['format'] != FORMAT or head['kind'] != kind:
+            raise FedSegError(f'the message is a {head["kind"]} in the layout {head["format"]!r}, but a {kind} in the '
+                              f'layout {FORMAT!r} is needed: use the same version of fedseg_mm at both ends')
+        fields = json.loads(head['fields'])
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, FedSegError):
+            raise
+        raise FedSegError(f'the message is damaged or is no {kind} of fedseg_mm') from error
+    groups: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        group, _, rest = name.partition('/')
+        groups.setdefault(group, {})[rest] = tensor
+    return fields, groups
+
+
+def check_fits(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor], what: str) -> None:
+    """Refuse tensors that are not of the names, shapes and types of a model's.
+
+    Args:
+        tensors (Mapping[str, Tensor]): What came.
+        like (Mapping[str, Tensor]): What it must be like.
+        what (str): For the message, e.g. "the update of client 3".
+
+    Raises:
+        FedSegError: Names the first tensor that does not fit.
+    """
+    for name in sorted(tensors.keys() ^ like.keys()):
+        raise FedSegError(f'{what} {"lacks" if name in like else "has an unknown tensor"} {name}: it is not of this '
+                          'model')
+    for name, tensor in tensors.items():
+        expected = like[name]
+        if tensor.shape != expected.shape or tensor.dtype != expected.dtype:
+            raise FedSegError(f'{what} does not fit the model: {name} is {_describe(tensor)} there, but '
+                              f'{_describe(expected)} here')
+
+
+def _describe(tensor: Tensor) -> str:
+    return f'{str(tensor.dtype).removeprefix("torch.")} of shape {tuple(tensor.shape)}'
 
 
 @dataclass(frozen=True)
@@ -16,18 +88,55 @@ class Broadcast:
 
     Args:
         round (int): The round, from 0.
-        weights (Mapping[str, Tensor]): The global model, as its state_dict;
-            to be read during this round only.
+        weights (Mapping[str, Tensor]): The global model's weights that
+            clients share, by their names in the state_dict; to be read during
+            this round only.
         extras (Mapping[str, Tensor]): What a method sends beside it.
+        unshared (Mapping[str, Tensor]): The weights that clients keep to
+            themselves, as a client has them that has not trained yet. They
+            come with the model, not with a message: they are neither sent nor
+            counted.
+        hyperparameters (Sequence[Mapping[str, float]]): What the optimizer's
+            parameter groups are set to, in their order: learning rates and
+            whatever else schedules move.
     """
     round: int
     weights: Mapping[str, Tensor]
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    unshared: Mapping[str, Tensor] = field(default_factory=dict)
+    hyperparameters: Sequence[Mapping[str, float]] = ()
+
+    @property
+    def model(self) -> Mapping[str, Tensor]:
+        """The whole global model, as its state_dict."""
+        return {**self.weights, **self.unshared} if self.unshared else self.weights
 
     @property
     def num_bytes(self) -> int:
-        """Size of the message, in bytes."""
+        """Size of the tensors that are sent, in bytes."""
         return num_bytes(self.weights) + num_bytes(self.extras)
+
+    def to_bytes(self) -> bytes:
+        """The message, without what is not sent."""
+        fields = dict(round=self.round, hyperparameters=[dict(group) for group in self.hyperparameters])
+        return _pack('Broadcast', fields, weights=self.weights, extras=self.extras)
+
+    @classmethod
+    def from_bytes(cls, message: bytes, like: Mapping[str, Tensor]) -> 'Broadcast':
+        """Read a message.
+
+        Args:
+            message (bytes): What :meth:`to_bytes` gave.
+            like (Mapping[str, Tensor]): The shared weights of the model that
+                it is for.
+
+        Raises:
+            FedSegError: It is damaged, or does not fit the model.
+        """
+        fields, groups = _unpack('Broadcast', message)
+        weights = groups.get('weights', {})
+        check_fits(weights, like, 'the broadcast')
+        return cls(fields['round'], weights, groups.get('extras', {}), {}, fields['hyperparameters'])
 
 
 @dataclass(frozen=True)
@@ -36,15 +145,19 @@ class ClientUpdate:
 
     Args:
         client (int): The client's id.
-        weights (Mapping[str, Tensor]): The local model, as its state_dict.
-            In one process these are the live tensors of the one model:
-            fold them before the next client trains.
+        weights (Mapping[str, Tensor]): The local model's shared weights; with
+            update processors, what they have made of them. In one process
+            these are the live tensors of the one model: take them in before
+            the next client trains.
         num_images (int): Images that the client holds.
         num_steps (int): Batches that it trained on.
         metrics (Mapping[str, float]): Means over its batches, ``loss`` first
             of all.
         is_finite (bool): Whether all weights and the loss are finite.
         extras (Mapping[str, Tensor]): What a method sends beside it.
+        unshared (Mapping[str, Tensor]): The weights that it keeps to itself.
+            A server in the same process takes their mean over the cohort into
+            the checkpoint; they are neither sent nor counted.
     """
     client: int
     weights: Mapping[str, Tensor]
@@ -53,8 +166,52 @@ class ClientUpdate:
     metrics: Mapping[str, float]
     is_finite: bool = True
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    unshared: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def num_bytes(self) -> int:
-        """Size of the message, in bytes."""
+        """Size of the tensors that are sent, in bytes."""
         return num_bytes(self.weights) + num_bytes(self.extras)
+
+    def to_bytes(self) -> bytes:
+        """The message, without what is not sent."""
+        # what is not finite has no place in JSON
+        metrics = {name: value if math.isfinite(value) else str(value) for name, value in self.metrics.items()}
+        fields = dict(client=self.client, num_images=self.num_images, num_steps=self.num_steps, metrics=metrics,
+                      is_finite=self.is_finite)
+        return _pack('ClientUpdate', fields, weights=self.weights, extras=self.extras)
+
+    @classmethod
+    def from_bytes(cls, message: bytes, like: Mapping[str, Tensor] | None = None) -> 'ClientUpdate':
+        """Read a message.
+
+        Args:
+            message (bytes): What :meth:`to_bytes` gave.
+            like (Mapping[str, Tensor], optional): The shared weights of the
+                model that it is for. Defaults to None: what update processors
+                encoded is not of their shapes and is checked when decoded.
+
+        Raises:
+            FedSegError: It is damaged, does not fit the model, or says it is
+                finite and is not.
+        """
+        fields, groups = _unpack('ClientUpdate', message)
+        weights, extras = groups.get('weights', {}), groups.get('extras', {})
+        if like is not None:
+            check_fits(weights, like, f'the update of client {fields["client"]}')
+        fields['metrics'] = {name: float(value) for name, value in fields['metrics'].items()}
+        finite = all(bool(torch.isfinite(tensor).all()) for tensor in (*weights.values(), *extras.values())
+                     if tensor.is_floating_point())
+        return cls(weights=weights, extras=extras, **{**fields, 'is_finite': fields['is_finite'] and finite})
+
+
+@dataclass(frozen=True)
+class ClientFailure:
+    """What stands in the place of an update that did not come.
+
+    Args:
+        client (int): The client's id.
+        reason (str): What happened, in a sentence.
+    """
+    client: int
+    reason: str

@@ -80,7 +80,7 @@ def test_what_stays_and_what_is_shared(tiny_data, tmp_path, algorithm, kept, sen
             assert torch.equal(tensor, last[name] if name in own else exchange.received[1][name]), name
         apart = {name for name, tensor in begin.items() if not torch.equal(tensor, last[name])}
         assert not apart & own and {name for name, tensor in begin.items() if tensor.ndim == 4} <= apart
-        stored = runner.train_loop.federation.store.load(client)
+        stored = runner.train_loop.federation.backend.store.load(client)
         assert stored['weights'].keys() == own and not stored['state']
         assert_same_bits(stored['weights'], {name: exchange.sent[1][client][name] for name in own})
 

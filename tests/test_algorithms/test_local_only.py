@@ -21,7 +21,7 @@ def test_every_client_trains_alone_from_the_initial_model(tiny_data, tmp_path):
     federation = runner.train_loop.federation
 
     alone = train(tiny_config(tiny_data, tmp_path / 'alone', **changes, **{'train_cfg.max_rounds': 1}))
-    trainer = alone.train_loop.federation.trainer  # of FedAvg, which keeps nothing at the clients
+    trainer = alone.train_loop.federation.backend.trainer  # of FedAvg, which keeps nothing at the clients
     rounds = [federation.sampler.cohort(5, round) for round in range(3)]
     assert max(sum(client in cohort for cohort in rounds) for client in range(4)) > 1
     for client in range(4):

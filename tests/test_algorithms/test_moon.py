@@ -65,7 +65,7 @@ class Watch(Hook):
 
     def before_round(self, runner, cohort, broadcast):
         self.received = {name: tensor.clone() for name, tensor in broadcast.weights.items()}
-        trainer = runner.train_loop.federation.trainer
+        trainer = runner.train_loop.federation.backend.trainer
         if runner.epoch == 0:
             frozen = trainer.frozen_model
 
@@ -88,7 +88,7 @@ class Watch(Hook):
                 assert_same_bits(received, self.received)
                 assert_same_bits(last, self.sent[update.client])
         self.sent[update.client] = {name: tensor.clone() for name, tensor in update.weights.items()}
-        stored = runner.train_loop.federation.store.load(update.client)
+        stored = runner.train_loop.federation.backend.store.load(update.client)
         assert not stored['weights']
         assert_same_bits(stored['state'], self.sent[update.client])
 

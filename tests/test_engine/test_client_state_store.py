@@ -134,7 +134,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tiny_data, tmp_path, algor
     states = [runner.train_loop.federation.algorithm.state_dict() for runner in (whole, resumed)]
     torch.testing.assert_close(*states, rtol=0, atol=0)
     for client in range(4):  # what clients keep, too
-        first, second = (runner.train_loop.federation.store.load(client) for runner in (whole, resumed))
+        first, second = (runner.train_loop.federation.backend.store.load(client) for runner in (whole, resumed))
         for group in first.keys() | second.keys():
             assert_same_bits(first[group], second[group])
 

@@ -43,7 +43,7 @@ def by_hand(cfg, weights, data) -> dict:
 def test_figures_are_those_of_each_client_evaluated_by_hand(tiny_data, tmp_path):
     cfg = config(tiny_data, tmp_path)
     runner = train(cfg)
-    store = runner.train_loop.federation.store
+    store = runner.train_loop.federation.backend.store
     initial = model_weights(runner)  # the global model
     models = [store.load(client).get('weights', initial) for client in range(3)]
     assert sum(weights is initial for weights in models) == 1
@@ -73,7 +73,7 @@ def test_afterwards_the_model_is_the_global_one(tiny_data, tmp_path):
             'federated.algorithm': dict(type='FedBN')}))
         for name, interval in (('every round', 1), ('at the end', 2)))
     assert_same_bits(model_weights(with_figures), model_weights(without))
-    assert_same_bits(model_weights(without), dict(without.train_loop.federation.algorithm.broadcast(2).weights))
+    assert_same_bits(model_weights(without), without.train_loop.federation.algorithm.weights)
 
 
 def test_without_a_training_it_is_refused(tiny_data, tmp_path):

@@ -315,7 +315,7 @@ def test_a_method_in_a_users_own_file(tiny_data, tmp_path):
 def test_two_federations_are_refused(tiny_data, tmp_path):
     cfg = tiny_config(tiny_data, tmp_path)
     federate(cfg)
-    cfg.custom_hooks.append(cfg.custom_hooks[0])
+    cfg.custom_hooks += [dict(type='FederatedHook', **cfg.federated)] * 2
     with pytest.raises(FedSegError, match='there are 2 FederatedHooks'):
         Runner.from_cfg(cfg).train()
 
@@ -336,7 +336,7 @@ def test_tensorboard(tiny_data, tmp_path):
     tags = events.Tags()['scalars']
     assert {'loss', 'lr', 'mIoU', 'round/bytes_up', 'round/images'} <= set(tags)
     assert [event.step for event in events.Scalars('loss')] == [1, 2, 3]
-    cohort = {client['client'] for client in runner.train_loop.federation.log.clients}
+    cohort = {client['client'] for client in runner.train_loop.round_log.clients}
     assert {f'client/{client}/loss' for client in cohort} <= set(tags)
 
 

@@ -22,7 +22,7 @@ def trainer(request, tiny_data, tmp_path):
     cfg.experiment_name = f'trainer_{abs(hash(str(request.param)))}'
     runner = Runner.from_cfg(cfg)
     runner.train()
-    return runner.train_loop.federation.trainer
+    return runner.train_loop.federation.backend.trainer
 
 
 def snapshot(update):

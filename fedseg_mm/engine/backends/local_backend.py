@@ -1,0 +1,154 @@
+"""All clients train here, one after the other."""
+import copy
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmengine.dataset import pseudo_collate
+from mmengine.dist import barrier, broadcast_object_list, get_rank, get_world_size, is_main_process
+from mmengine.model import is_model_wrapper
+from mmengine.registry import FUNCTIONS
+from mmseg.registry import DATASETS
+from torch.utils.data import DataLoader
+
+from fedseg_mm.checks import check_model, first_process_first
+from fedseg_mm.datasets import ClientBatchSampler, ClientDataset, ClientStream, Pass, PartitionSummary
+from fedseg_mm.engine.backends.backend import Backend
+from fedseg_mm.engine.client_state_store import ClientStateStore
+from fedseg_mm.engine.local_trainer import LocalTrainer
+from fedseg_mm.engine.share_clients import share_clients
+from fedseg_mm.errors import FedSegError
+from fedseg_mm.registry import BACKENDS, check_keys, check_positive
+from fedseg_mm.structures import Broadcast, ClientUpdate
+
+if TYPE_CHECKING:
+    from fedseg_mm.federation import Federation
+
+#: Keys of ``train_dataloader`` that a federation takes over as they are.
+LOADER_KEYS = ('pin_memory', 'prefetch_factor', 'timeout', 'multiprocessing_context')
+#: Keys of ``train_dataloader`` that the clients' own sampling replaces.
+REPLACED_KEYS = ('sampler', 'batch_sampler', 'persistent_workers')
+
+
+@BACKENDS.register_module()
+class LocalBackend(Backend):
+    """One warm model and one pool of workers for all clients, in this process and its peers.
+
+    With several processes (``--launcher``), each trains whole clients of
+    every cohort. What clients keep from round to round is on disk, in
+    ``clients/`` of the work dir.
+    """
+
+    stream: ClientStream
+    store: ClientStateStore
+    trainer: LocalTrainer
+
+    def __init__(self) -> None:
+        self._client_states: dict[int, int] | None = None
+
+    # --- before training ----------------------------------------------------
+    def setup(self, runner, dataloader: dict, federation: 'Federation') -> None:
+        loader = copy.deepcopy(dict(dataloader))
+        check_keys(loader, {'dataset', 'batch_size', 'num_workers', 'collate_fn', 'drop_last', *LOADER_KEYS,
+                            *REPLACED_KEYS}, 'train_dataloader')
+        if 'dataset' not in loader:
+            raise FedSegError('train_dataloader needs `dataset`, which is not given')
+        check_positive('train_dataloader.batch_size', loader.get('batch_size'))
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        num_workers = loader.get('num_workers', 0)
+        dataset = DATASETS.build(loader['dataset'])
+        clients_view = ClientDataset(dataset)
+        check_model(model, dataset, loader['batch_size'])
+        # the first process scans the labels, the others find what it cached
+        with first_process_first():
+            summary = PartitionSummary.of_dataset(dataset, federation.partitioner, num_workers)
+        federation.take_clients(summary)
+        for sentence in summary.warnings(loader['batch_size']):
+            runner.logger.warning(sentence)
+
+        batch_sampler = ClientBatchSampler(federation.shards, loader['batch_size'], federation.local_epochs,
+                                           loader.get('drop_last', True))
+        collate_fn = loader.get('collate_fn', pseudo_collate)
+        if isinstance(collate_fn, dict):
+            collate_type = collate_fn.pop('type')
+            function = FUNCTIONS.get(collate_type) if isinstance(collate_type, str) else collate_type
+            collate_fn = partial(function, **collate_fn)
+        self.stream = ClientStream(clients_view, batch_sampler, num_workers, collate_fn,
+                                   **{key: loader[key] for key in LOADER_KEYS if key in loader})
+
+    @property
+    def loader(self) -> DataLoader:
+        return self.stream.loader
+
+    def start(self, runner, federation: 'Federation', rounds: int) -> None:
+        self.runner, self.federation, self.rounds = runner, federation, rounds
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self.store = ClientStateStore(Path(runner.work_dir) / 'clients')
+        if is_main_process():
+            self.store.rewind(runner.epoch)
+            self._check_client_states()
+        else:
+            self.store.checkpointed = runner.epoch
+        barrier()
+        self._last_checkpoint = self._named_checkpoint()
+        self.trainer = LocalTrainer(model, runner.optim_wrapper, self.stream, federation.algorithm, self.store,
+                                    runner.seed)
+
+    def _check_client_states(self) -> None:
+        """Refuse to go on without what the clients had kept."""
+        if self._client_states is not None and self._client_states != (found := self.store.latest()):
+            lost = [client for client, rounds in self._client_states.items() if found.get(client) != rounds]
+            raise FedSegError(f'the state of client {lost[0] if lost else min(found)} in {self.store.folder} is not '
+                              'that of the checkpoint: bring back the folder of the first run, or start anew from the '
+                              'weights with `load_from=CHECKPOINT` instead of --resume')
+
+    # --- rounds -------------------------------------------------------------
+    def train(self, cohort: Sequence[int], broadcast: Broadcast) -> Iterator[ClientUpdate]:
+        self._note_checkpoint(broadcast.round)
+        if not self.stream.is_planned:
+            self.stream.plan(self._passes(broadcast.round))
+        self.waited = self.stream.waited = 0.0
+        for client in self._share(cohort):
+            self.runner.call_hook('before_client', client=client)
+            update = self.trainer.fit(client, broadcast)
+            self.waited = self.stream.waited
+            yield update
+            del update
+
+    def recalibrate(self, round: int, cohort: Sequence[int]) -> None:
+        self.trainer.recalibrate(round, cohort)  # of several processes, each does all of it
+
+    def _share(self, cohort: Sequence[int]) -> list[int]:
+        """The clients of a cohort that this process trains."""
+        costs = [self.stream.batch_sampler.num_batches(client) for client in cohort]
+        return share_clients(cohort, costs, get_world_size())[get_rank()]
+
+    def _passes(self, first: int) -> Iterator[Pass]:
+        """The ways through the clients' images from a round to the last one: workers load across rounds."""
+        for round in range(first, self.rounds):
+            cohort = self.federation.cohort(round)
+            yield from self.trainer.passes(round, cohort, self._share(cohort))
+
+    # --- checkpoints --------------------------------------------------------
+    def _named_checkpoint(self) -> str | None:
+        """What --resume would resume from."""
+        file = Path(self.runner.work_dir) / 'last_checkpoint'
+        return file.read_text() if file.is_file() else None
+
+    def _note_checkpoint(self, round: int) -> None:
+        """See whether there is a checkpoint of the rounds so far, whose clients' states must then be kept."""
+        # the first process has written it after the round before; the others may be ahead of it
+        named = [self._named_checkpoint()]
+        broadcast_object_list(named)
+        if named[0] != self._last_checkpoint:
+            self._last_checkpoint, self.store.checkpointed = named[0], round
+
+    def state_dict(self) -> dict:
+        return dict(clients=self.store.latest())
+
+    def load_state_dict(self, state: dict) -> None:
+        self._client_states = state['clients']
+
+    def close(self) -> None:
+        self.stream.close()

@@ -1,0 +1,10 @@
+from .channels_last_hook import ChannelsLastHook
+from .federated_checkpoint_hook import FederatedCheckpointHook
+from .federated_hook import FederatedHook
+from .mean_evaluation_hook import MeanEvaluationHook
+from .round_log_hook import RoundLogHook
+from .round_logger_hook import RoundLoggerHook
+from .round_progress_hook import RoundProgressHook
+
+__all__ = ['ChannelsLastHook', 'FederatedCheckpointHook', 'FederatedHook', 'MeanEvaluationHook', 'RoundLogHook',
+           'RoundLoggerHook', 'RoundProgressHook']

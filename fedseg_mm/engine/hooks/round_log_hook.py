@@ -1,0 +1,42 @@
+"""Where the figures of a round go."""
+from pathlib import Path
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+
+from fedseg_mm.checks import check_evaluation, first_process_first
+from fedseg_mm.structures import ClientFailure
+
+
+class RoundLogHook(Hook):
+    """Writes every round's :class:`~fedseg_mm.engine.round_log.RoundLog` to the console, rounds.json and curves.
+
+    FederatedTrainLoop registers it.
+    """
+
+    def before_run(self, runner) -> None:
+        """Say who the clients are, and check the evaluation's files too, before hours of training."""
+        summary = runner.train_loop.federation.summary
+        sizes, partition = summary.num_images, summary.partition
+        runner.logger.info(
+            f'Partition {partition.hash[:12]}: {len(sizes)} clients with {min(sizes)} to {max(sizes)} images, '
+            f'{sum(sizes)} in all; manifest in {Path(runner.work_dir) / "partition.json"}')
+        if runner.val_loop is not None:
+            with first_process_first():
+                check_evaluation(runner.val_dataloader)
+
+    def after_client(self, runner, update) -> None:
+        if isinstance(update, ClientFailure):
+            runner.logger.warning(f'Round {runner.epoch + 1}: client {update.client} is left out: {update.reason}')
+        elif not update.is_finite:
+            runner.logger.warning(f'Round {runner.epoch + 1}: the update of client {update.client} holds NaN or '
+                                  'infinite values and is left out.')
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        log = runner.train_loop.round_log
+        # MMEngine's timer measured the wait before the round, which is none
+        runner.message_hub.update_scalar('train/data_time', runner.train_loop.federation.backend.waited)
+        runner.logger.info(log.sentence())
+        if is_main_process():
+            log.write(Path(runner.log_dir) / 'vis_data' / 'rounds.json', runner.message_hub.get_info('eta', None))
+        runner.visualizer.add_scalars(log.flat(), step=runner.epoch + 1)

@@ -1,0 +1,177 @@
+"""The parts of a federation, put together."""
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmengine.dist import is_main_process
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fedseg_mm.aggregators import Aggregator
+from fedseg_mm.algorithms import FedAvg
+from fedseg_mm.datasets import ClientShard, Partition, Partitioner, PartitionSummary
+from fedseg_mm.errors import FedSegError
+from fedseg_mm.registry import (
+    AGGREGATORS,
+    ALGORITHMS,
+    BACKENDS,
+    CLIENT_SAMPLERS,
+    PARTITIONERS,
+    build,
+    check_positive,
+)
+from fedseg_mm.samplers import ClientSampler
+from fedseg_mm.structures import FederationInfo
+
+if TYPE_CHECKING:
+    from fedseg_mm.engine.backends import Backend
+
+
+def build_partitioner(partitioner: dict | str) -> Partitioner:
+    """Build the config's ``federated.partitioner``; a path is that of a manifest.
+
+    Raises:
+        FedSegError: A type, key or value cannot be used; names it.
+    """
+    if isinstance(partitioner, str):
+        partitioner = dict(type='ManifestPartitioner', manifest=partitioner)
+    return build(PARTITIONERS, partitioner, 'federated.partitioner')
+
+
+class Federation:
+    """What a config's ``federated = dict(...)`` says: who trains what, how often, by which method, and where.
+
+    Args:
+        partitioner (dict or str): Who holds what, e.g.
+            ``dict(type='ClassPartitioner', num_clients=22,
+            classes_per_client=1)``, or the path of a manifest.
+        clients_per_round (int): Size of a round's cohort.
+        local_epochs (int): Passes of a client over its images per round.
+            Defaults to 1.
+        algorithm (dict): The federated method. Defaults to FedAvg.
+        sampler (dict): Who takes part in a round. Defaults to
+            ``UniformSampler``.
+        aggregator (dict): How the updates of a cohort become one. Defaults to
+            ``WeightedMean``.
+        backend (dict): Where clients train. Defaults to ``LocalBackend``.
+
+    Raises:
+        FedSegError: A type, key or value cannot be used; names it.
+    """
+
+    #: What the backend found out about the clients' data.
+    summary: PartitionSummary
+    #: The global model, outside of rounds; in one, the local backend trains clients with it.
+    model: nn.Module
+    #: What each client trains on.
+    shards: tuple[ClientShard, ...]
+
+    def __init__(self, partitioner: dict | str, clients_per_round: int, local_epochs: int = 1,
+                 algorithm: dict | None = None, sampler: dict | None = None, aggregator: dict | None = None,
+                 backend: dict | None = None) -> None:
+        check_positive('federated.clients_per_round', clients_per_round)
+        check_positive('federated.local_epochs', local_epochs)
+        self.clients_per_round = clients_per_round
+        self.local_epochs = local_epochs
+        self.partitioner = build_partitioner(partitioner)
+        self.algorithm: FedAvg = build(ALGORITHMS, algorithm or dict(type='FedAvg'), 'federated.algorithm')
+        self.sampler: ClientSampler = build(
+            CLIENT_SAMPLERS, sampler or dict(type='UniformSampler'), 'federated.sampler')
+        self._aggregator = aggregator or dict(type='WeightedMean')
+        self.make_aggregator()  # so that what is wrong with it is reported now
+        self.backend: Backend = build(BACKENDS, backend or dict(type='LocalBackend'), 'federated.backend')
+        self.seed = 0
+        self._resumed: dict | None = None
+
+    def make_aggregator(self) -> Aggregator:
+        """A new aggregator as the config names it."""
+        return build(AGGREGATORS, self._aggregator, 'federated.aggregator')
+
+    def setup(self, runner, model: nn.Module, dataloader: dict) -> None:
+        """Get ready, before the optimizer is built: a method may add parameters to the model.
+
+        Args:
+            runner (Runner): MMEngine's runner.
+            model (nn.Module): Its model, without a wrapper.
+            dataloader (dict): The config's ``train_dataloader``.
+
+        Raises:
+            FedSegError: The data set, loader or model cannot be federated.
+        """
+        self.seed = runner.seed
+        self.model = model
+        self.backend.setup(runner, dataloader, self)
+        self.algorithm.setup(model, FederationInfo(
+            len(self.shards), len(self.summary.class_names), self.seed, self.make_aggregator))
+
+    def start(self, runner, rounds: int) -> None:
+        """Take the weights that were initialised, loaded or resumed as the global model, and get ready to train.
+
+        Args:
+            runner (Runner): MMEngine's runner.
+            rounds (int): Rounds of the whole run.
+
+        Raises:
+            FedSegError: What clients keep is not that of the checkpoint.
+        """
+        self.algorithm.start(self.model)
+        if self._resumed is not None:
+            self.algorithm.load_state_dict(self._resumed['algorithm'])
+            self.backend.load_state_dict(self._resumed)
+        if is_main_process():
+            self.partition.save(Path(runner.work_dir) / 'partition.json', self.summary.image_names,
+                                self.summary.class_names)
+        self.backend.start(runner, self, rounds)
+        if any(isinstance(module, _BatchNorm) for module in self.model.modules()):
+            runner.logger.info(f'Batch normalisation: {self.algorithm.batch_norm.description}.')
+
+    def take_clients(self, summary: PartitionSummary) -> None:
+        """Learn who the clients are; the backend calls it.
+
+        Raises:
+            FedSegError: No cohort can be drawn of them.
+        """
+        self.summary = summary
+        self.shards = self.algorithm.shards(summary.partition)
+        size = 1 if self.algorithm.pools_clients else self.clients_per_round
+        self.sampler.setup(len(self.shards), size, [len(shard.indices) for shard in self.shards])
+
+    @property
+    def partition(self) -> Partition:
+        """Who holds and annotates what."""
+        return self.summary.partition
+
+    def cohort(self, round: int) -> list[int]:
+        """The clients of a round, in the order in which they train."""
+        return self.sampler.cohort(self.seed, round)
+
+    # --- checkpoints --------------------------------------------------------
+    def state_dict(self) -> dict:
+        """What a checkpoint holds beside the global model."""
+        return dict(partition=self.partition.hash, algorithm=self.algorithm.state_dict(),
+                    type=type(self.algorithm).__name__, batch_norm=self.algorithm.batch_norm.description,
+                    **self.backend.state_dict())
+
+    def resume(self, state: dict | None) -> None:
+        """Go on from a checkpoint, once the training starts.
+
+        Args:
+            state (dict, optional): What :meth:`state_dict` gave; None where
+                the checkpoint has none.
+
+        Raises:
+            FedSegError: Another federation has trained it; says what differs.
+        """
+        if state is None:
+            raise FedSegError('the checkpoint to resume is not of a federated run: start from it with '
+                              '`load_from=CHECKPOINT` instead of --resume')
+        if state['partition'] != self.partition.hash:
+            raise FedSegError(f'the checkpoint was trained on the partition {state["partition"][:12]}, but this run '
+                              f'has {self.partition.hash[:12]}: resume with the data and partitioner of the first run')
+        own = type(self.algorithm).__name__
+        if state.get('type') != own:
+            raise FedSegError(f'the checkpoint was trained by {state.get("type")}, but this run has {own}: resume with '
+                              'the algorithm of the first run, or start from it with `load_from=CHECKPOINT`')
+        if state.get('batch_norm') != self.algorithm.batch_norm.description:
+            raise FedSegError('the checkpoint was trained with another `federated.algorithm.batch_norm`: resume with '
+                              'that of the first run')
+        self._resumed = state

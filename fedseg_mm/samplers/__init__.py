@@ -1,0 +1,7 @@
+from .all_clients_sampler import AllClientsSampler
+from .client_sampler import ClientSampler
+from .poisson_sampler import PoissonSampler
+from .uniform_sampler import UniformSampler
+from .weighted_sampler import WeightedSampler
+
+__all__ = ['AllClientsSampler', 'ClientSampler', 'PoissonSampler', 'UniformSampler', 'WeightedSampler']

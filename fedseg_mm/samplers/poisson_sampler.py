@@ -1,0 +1,38 @@
+"""Every client decides for itself: cohorts as the accounting of differential privacy likes them."""
+from collections.abc import Sequence
+
+from fedseg_mm.registry import CLIENT_SAMPLERS, check_number
+from fedseg_mm.samplers.client_sampler import ClientSampler
+from fedseg_mm.seeding import derived_generator
+
+
+@CLIENT_SAMPLERS.register_module()
+class PoissonSampler(ClientSampler):
+    """Every client takes part with the same probability, independently of the others.
+
+    Cohorts differ in size. In a round without any client, the global model
+    stays as it is.
+
+    Args:
+        probability (float, optional): From above 0 to 1. Defaults to None:
+            ``clients_per_round`` divided by the number of clients, so that
+            this is the mean size of a cohort.
+
+    Raises:
+        FedSegError: It is no probability.
+    """
+
+    def __init__(self, probability: float | None = None) -> None:
+        if probability is not None:
+            check_number('federated.sampler.probability', probability, above=0, most=1)
+        self.probability = probability
+
+    def setup(self, num_clients: int, clients_per_round: int, num_images: Sequence[int]) -> None:
+        super().setup(num_clients, clients_per_round, num_images)
+        if self.probability is None:
+            self.probability = clients_per_round / num_clients
+
+    def cohort(self, seed: int, round: int) -> list[int]:
+        generator = derived_generator(seed, 'cohort', round)
+        takes_part = generator.random(self.num_clients) < self.probability
+        return generator.permutation(takes_part.nonzero()[0]).tolist()
