@@ -19,6 +19,8 @@ CLIENT_SAMPLERS = Registry('client sampler', scope='mmseg', locations=['fedseg_m
 BATCH_NORM_POLICIES = Registry('batch-norm policy', scope='mmseg', locations=['fedseg_mm.algorithms'])
 #: Where clients train.
 BACKENDS = Registry('backend', scope='mmseg', locations=['fedseg_mm.engine.backends'])
+#: What is done to an update before it leaves its client, or to the combined update.
+UPDATE_PROCESSORS = Registry('update processor', scope='mmseg', locations=['fedseg_mm.processors'])
 #: Who holds which images and which classes they annotate.
 PARTITIONERS = Registry('partitioner', scope='mmseg', locations=['fedseg_mm.datasets'])
 
