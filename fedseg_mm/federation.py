@@ -1,4 +1,5 @@
 """The parts of a federation, put together."""
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,17 +11,19 @@ from fedseg_mm.aggregators import Aggregator
 from fedseg_mm.algorithms import FedAvg
 from fedseg_mm.datasets import ClientShard, Partition, Partitioner, PartitionSummary
 from fedseg_mm.errors import FedSegError
+from fedseg_mm.processors import ProcessorPipeline
 from fedseg_mm.registry import (
     AGGREGATORS,
     ALGORITHMS,
     BACKENDS,
     CLIENT_SAMPLERS,
     PARTITIONERS,
+    UPDATE_PROCESSORS,
     build,
     check_positive,
 )
 from fedseg_mm.samplers import ClientSampler
-from fedseg_mm.structures import FederationInfo
+from fedseg_mm.structures import ClientUpdate, FederationInfo
 
 if TYPE_CHECKING:
     from fedseg_mm.engine.backends import Backend
@@ -52,6 +55,9 @@ class Federation:
             ``UniformSampler``.
         aggregator (dict): How the updates of a cohort become one. Defaults to
             ``WeightedMean``.
+        processors (list[dict]): What is done to an update before it leaves
+            its client, and to the combined one, in order. Defaults to
+            nothing.
         backend (dict): Where clients train. Defaults to ``LocalBackend``.
 
     Raises:
@@ -67,7 +73,7 @@ class Federation:
 
     def __init__(self, partitioner: dict | str, clients_per_round: int, local_epochs: int = 1,
                  algorithm: dict | None = None, sampler: dict | None = None, aggregator: dict | None = None,
-                 backend: dict | None = None) -> None:
+                 processors: Sequence[dict] = (), backend: dict | None = None) -> None:
         check_positive('federated.clients_per_round', clients_per_round)
         check_positive('federated.local_epochs', local_epochs)
         self.clients_per_round = clients_per_round
@@ -78,9 +84,30 @@ class Federation:
             CLIENT_SAMPLERS, sampler or dict(type='UniformSampler'), 'federated.sampler')
         self._aggregator = aggregator or dict(type='WeightedMean')
         self.make_aggregator()  # so that what is wrong with it is reported now
+        if not isinstance(processors, (list, tuple)):
+            raise FedSegError(f'federated.processors must be a list of dicts, but is {processors!r}')
+        self.processors = ProcessorPipeline([
+            build(UPDATE_PROCESSORS, processor, f'federated.processors.{place}')
+            for place, processor in enumerate(processors)])
+        self._check_parts()
         self.backend: Backend = build(BACKENDS, backend or dict(type='LocalBackend'), 'federated.backend')
         self.seed = 0
         self._resumed: dict | None = None
+
+    def _check_parts(self) -> None:
+        """Refuse parts that make no sense together.
+
+        Raises:
+            FedSegError: Names them.
+        """
+        algorithm, name = self.algorithm, type(self.algorithm).__name__
+        if algorithm.is_bound and (self.processors.processors or self._aggregator['type'] != 'WeightedMean'):
+            raise FedSegError(f'{name} is a bound without a federation, in which no updates are sent: leave out '
+                              'federated.aggregator and federated.processors')
+        weights = [algorithm.update_weight(ClientUpdate(0, {}, images, 1, {})) for images in (1, 2)]
+        if self.processors.needs_equal_weights and weights != [1, 1]:
+            raise FedSegError('federated.processors: noise protects a client only where every update counts alike, but '
+                              f'{name} weighs them by their images: set federated.algorithm.weighting=equal')
 
     def make_aggregator(self) -> Aggregator:
         """A new aggregator as the config names it."""
@@ -101,7 +128,8 @@ class Federation:
         self.model = model
         self.backend.setup(runner, dataloader, self)
         self.algorithm.setup(model, FederationInfo(
-            len(self.shards), len(self.summary.class_names), self.seed, self.make_aggregator))
+            len(self.shards), len(self.summary.class_names), self.seed, self.make_aggregator, self.processors))
+        self.processors.setup(self.seed)
 
     def start(self, runner, rounds: int) -> None:
         """Take the weights that were initialised, loaded or resumed as the global model, and get ready to train.
@@ -116,6 +144,7 @@ class Federation:
         self.algorithm.start(self.model)
         if self._resumed is not None:
             self.algorithm.load_state_dict(self._resumed['algorithm'])
+            self.processors.load_state_dict(self._resumed.get('processors', {}))
             self.backend.load_state_dict(self._resumed)
         if is_main_process():
             self.partition.save(Path(runner.work_dir) / 'partition.json', self.summary.image_names,
@@ -148,6 +177,7 @@ class Federation:
     def state_dict(self) -> dict:
         """What a checkpoint holds beside the global model."""
         return dict(partition=self.partition.hash, algorithm=self.algorithm.state_dict(),
+                    processors=self.processors.state_dict(),
                     type=type(self.algorithm).__name__, batch_norm=self.algorithm.batch_norm.description,
                     **self.backend.state_dict())
 

@@ -26,6 +26,7 @@ class Centralised(FedAvg):
     """
 
     pools_clients = True
+    is_bound = True
 
     def __init__(self, labels: str = 'full', **kwargs) -> None:
         super().__init__(**kwargs)

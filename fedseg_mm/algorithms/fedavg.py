@@ -1,5 +1,6 @@
 """FedAvg, and the seams that every other method is built from."""
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -8,8 +9,10 @@ from fedseg_mm.aggregators import Aggregator, WeightedMean
 from fedseg_mm.algorithms.batch_norm_policy import BatchNormPolicy
 from fedseg_mm.datasets.partition import ClientShard, Partition
 from fedseg_mm.errors import FedSegError
+from fedseg_mm.processors import ProcessorPipeline
 from fedseg_mm.registry import ALGORITHMS, BATCH_NORM_POLICIES
 from fedseg_mm.structures import Broadcast, ClientContext, ClientUpdate, FederationInfo
+from fedseg_mm.structures.messages import check_fits
 
 
 @ALGORITHMS.register_module()
@@ -30,36 +33,48 @@ class FedAvg:
             'local', whose whole layers clients keep; or 'recalibrate', the
             statistics computed anew after every round, over the cohort's
             images. Defaults to 'average'.
+        weighting (str): What an update counts: 'images', as many as the
+            client has, or 'equal', every update alike. Defaults to 'images'.
 
     Raises:
-        FedSegError: ``batch_norm`` is none of these.
+        FedSegError: An argument is none of these.
     """
 
     #: The validation loop that the method needs, if not the config's.
     val_loop: str | None = None
     #: Whether all clients' images are in one place: it is a bound, and nothing is sent.
     pools_clients = False
+    #: Whether it is a bound that a federation is compared with: no update is sent.
+    is_bound = False
 
-    def __init__(self, batch_norm: str = 'average') -> None:
+    def __init__(self, batch_norm: str = 'average', weighting: str = 'images') -> None:
         if not isinstance(batch_norm, str) or batch_norm not in BATCH_NORM_POLICIES:
             raise FedSegError('federated.algorithm.batch_norm must be one of '
                               f'{", ".join(BATCH_NORM_POLICIES.module_dict)}, but is {batch_norm!r}')
         self.batch_norm: BatchNormPolicy = BATCH_NORM_POLICIES.get(batch_norm)()
+        if weighting not in ('images', 'equal'):
+            raise FedSegError(f"federated.algorithm.weighting must be 'images' or 'equal', but is {weighting!r}")
+        self.weighting = weighting
         self.aggregator: Aggregator = WeightedMean()
+        self.processors = ProcessorPipeline()
         #: The global model, shared and unshared weights alike.
         self.weights: dict[str, Tensor] = {}
         #: Names of the shared parameters that learn.
         self.trained: list[str] = []
+        #: Names of the shared weights whose change update processors work on: what learns, and floating point buffers.
+        self.processed: list[str] = []
         #: Names of the parameters and buffers that clients keep to themselves.
         self.unshared: list[str] = []
         self._unshared_mean = WeightedMean()
         self.federation: FederationInfo | None = None
+        self.round = 0
 
     # --- before training ----------------------------------------------------
     def setup(self, model: nn.Module, federation: FederationInfo) -> None:
         """Learn what federation this is, and set the model up; before the optimizer is built."""
         self.federation = federation
         self.aggregator = federation.make_aggregator()
+        self.processors = federation.processors
         self.setup_model(model)
 
     def shards(self, partition: Partition) -> tuple[ClientShard, ...]:
@@ -76,6 +91,9 @@ class FedAvg:
         own = set(self.unshared)
         self.trained = [name for name, parameter in model.named_parameters()
                         if parameter.requires_grad and name not in own]
+        frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+        self.processed = [name for name, tensor in self.shared_weights.items()
+                          if tensor.is_floating_point() and name not in frozen]
 
     @property
     def shared_weights(self) -> dict[str, Tensor]:
@@ -131,20 +149,22 @@ class FedAvg:
         """What goes down beside the weights."""
         return {}
 
-    def begin_round(self) -> None:
+    def begin_round(self, round: int) -> None:
         """Make the aggregator ready for the updates of a round."""
+        self.round = round
         self.aggregator.begin(self.shared_weights, self.trained)
 
     def receive(self, update: ClientUpdate) -> None:
         """Give a client's update to the aggregator."""
+        update = self.restore(update)
         weight = self.update_weight(update)
         self.aggregator.add(update.weights, weight)
         if update.unshared:
             self._unshared_mean.add(update.unshared, weight)
 
     def update_weight(self, update: ClientUpdate) -> float:
-        """The update's weight in the mean: :math:`n_k`."""
-        return update.num_images
+        """The update's weight in the mean: :math:`n_k`, or 1 with equal weighting."""
+        return update.num_images if self.weighting == 'images' else 1.0
 
     def all_reduce(self) -> None:
         """Join what the processes of a client-parallel run have received."""
@@ -156,12 +176,39 @@ class FedAvg:
         """Make the new global model of the updates received, and load it into ``model``."""
         received, total = self.weights, self.aggregator.total
         mean = self.aggregator.result(reuse=self.shared_weights)
+        if self.processors.processors:
+            change = self.processors.at_server(self.change(mean, received), total, self.round)
+            torch._foreach_copy_([mean[name] for name in change], torch._foreach_add(
+                [received[name] for name in change], list(change.values())))
         if self.unshared:
             kept = {name: received[name] for name in self.unshared}
             mean = {**mean, **(self._unshared_mean.result(reuse=kept) if self._unshared_mean.total else kept)}
         self.weights = {name: mean[name] for name in received}
         self.server_update(received, self.weights, total)
         load_weights(model, self.weights)
+
+    def change(self, weights: Mapping[str, Tensor], received: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """By how much weights differ from those that were received: what update processors work on."""
+        return dict(zip(self.processed, torch._foreach_sub(
+            [weights[name] for name in self.processed], [received[name] for name in self.processed])))
+
+    def restore(self, update: ClientUpdate) -> ClientUpdate:
+        """Decode what update processors have made of an update.
+
+        Raises:
+            FedSegError: It does not fit the model.
+        """
+        if update.payload is None:
+            return update
+        received = self.shared_weights
+        try:
+            change = self.processors.at_receipt(dict(update.payload), {name: received[name] for name in self.processed})
+        except ValueError as error:
+            raise FedSegError(f'the update of client {update.client} does not fit the model: {error}') from error
+        check_fits(change, {name: received[name] for name in self.processed}, f'the update of client {update.client}')
+        weights = {**received, **update.weights}
+        weights.update(zip(change, torch._foreach_add([received[name] for name in change], list(change.values()))))
+        return replace(update, weights=weights, payload=None)
 
     def adopt(self, model: nn.Module) -> None:
         """Take changes of the model since :meth:`step` (recalibrated statistics) into the global model."""

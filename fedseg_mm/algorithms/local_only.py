@@ -20,6 +20,7 @@ class LocalOnly(FedAvg):
 
     #: What tools/fed_train.py evaluates with.
     val_loop = 'ClientsValLoop'
+    is_bound = True
 
     def __init__(self) -> None:
         super().__init__()

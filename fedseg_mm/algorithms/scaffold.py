@@ -77,8 +77,8 @@ class SCAFFOLD(FedAvg):
         super().receive(update)
         self.change.add(update.extras, 1.0)
 
-    def begin_round(self) -> None:
-        super().begin_round()
+    def begin_round(self, round: int) -> None:
+        super().begin_round(round)
         self.change.begin(None)
 
     def all_reduce(self) -> None:

@@ -100,7 +100,7 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
         broadcast = algorithm.broadcast(round, hyperparameters(runner.optim_wrapper))
         self.round_log = RoundLog(round, cohort, broadcast, counts_bytes=not algorithm.pools_clients)
         runner.call_hook('before_round', cohort=cohort, broadcast=broadcast)
-        algorithm.begin_round()
+        algorithm.begin_round(round)
         for update in backend.train(cohort, broadcast):
             self.round_log.add(update)
             if not isinstance(update, ClientFailure) and update.is_finite:
@@ -108,6 +108,7 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
             runner.call_hook('after_client', update=update)
             del update  # its tensors are the model's, which the next client overwrites
         algorithm.all_reduce()
+        self.round_log.note_processors(algorithm.processors.metrics())
         self.round_log.all_reduce()
         if self.round_log.used:
             algorithm.step(federation.model)

@@ -2,6 +2,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import torch
 from mmengine.model import BaseModel
@@ -13,6 +14,7 @@ from fedseg_mm.algorithms.fedavg import FedAvg, load_weights
 from fedseg_mm.datasets import ClientStream, Pass
 from fedseg_mm.engine.client_state_store import ClientStateStore
 from fedseg_mm.errors import FedSegError
+from fedseg_mm.processors import ProcessorContext
 from fedseg_mm.models import BackCELoss, FrozenModel, PixelFeatures, hide_unannotated_pixels
 from fedseg_mm.seeding import derive_seed
 from fedseg_mm.structures import Broadcast, ClientContext, ClientUpdate
@@ -124,10 +126,23 @@ class LocalTrainer:
         weights = self.model.state_dict()
         unshared = {name: weights.pop(name) for name in self.own_names}
         metrics, is_finite = self._metrics(sums, num_steps)
+        update = ClientUpdate(client, weights, context.num_images, num_steps, metrics, is_finite, extras, unshared)
         keep = {'weights': unshared, 'state': context.state}
+        if is_finite and self.algorithm.processors.processors:
+            update, keep['processors'] = self._process(update, broadcast)
         if is_finite and any(keep.values()):
             self.store.save(client, broadcast.round + 1, keep)
-        return ClientUpdate(client, weights, context.num_images, num_steps, metrics, is_finite, extras, unshared)
+        return update
+
+    def _process(self, update: ClientUpdate, broadcast: Broadcast) -> tuple[ClientUpdate, dict[str, Tensor]]:
+        """Have the update processors change what leaves; with what they keep for this client."""
+        algorithm = self.algorithm
+        state = self.store.load(update.client, next(self.model.parameters()).device).get('processors', {})
+        context = ProcessorContext(self.seed, broadcast.round, update.client, frozenset(algorithm.trained),
+                                   algorithm.update_weight(update), state)
+        payload = algorithm.processors.at_client(algorithm.change(update.weights, broadcast.weights), context)
+        others = {name: tensor for name, tensor in update.weights.items() if not tensor.is_floating_point()}
+        return replace(update, weights=others, payload=payload), context.state
 
     def begin(self, client: int, broadcast: Broadcast) -> ClientContext:
         """Load the broadcast weights into the model and let the method prepare, as before a client's first step.

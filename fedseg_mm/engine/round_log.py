@@ -30,6 +30,7 @@ class RoundLog:
         self.bytes_down = len(cohort) * broadcast.num_bytes * counts_bytes
         self.bytes_up = 0
         self.clients: list[dict] = []
+        self.processors: dict[str, float] = {}
         self._start = self._client_start = time.perf_counter()
 
     def add(self, update: ClientUpdate | ClientFailure) -> None:
@@ -44,11 +45,20 @@ class RoundLog:
             dict(client=update.client, images=update.num_images, steps=update.num_steps, time=seconds,
                  used=update.is_finite, **update.metrics))
 
+    def note_processors(self, metrics: dict[str, float]) -> None:
+        """Note the figures of the update processors, means over the clients of this process."""
+        self.processors = metrics
+
     def all_reduce(self) -> None:
         """Collect what the processes of a client-parallel run have logged."""
-        parts = all_gather_object((self.clients, self.bytes_up))
-        self.bytes_up = sum(bytes_up for _, bytes_up in parts)
-        entries = {entry['client']: entry for clients, _ in parts for entry in clients}
+        parts = all_gather_object((self.clients, self.bytes_up, self.processors))
+        self.bytes_up = sum(bytes_up for _, bytes_up, _ in parts)
+        entries = {entry['client']: entry for clients, _, _ in parts for entry in clients}
+        names = dict.fromkeys(name for _, _, figures in parts for name in figures)
+        number = {name: [(len(clients), figures[name]) for clients, _, figures in parts if clients and name in figures]
+                  for name in names}
+        self.processors = {name: sum(n * value for n, value in found) / sum(n for n, _ in found)
+                           for name, found in number.items() if found}
         self.clients = [entries[client] for client in self.cohort if client in entries]
 
     @property
@@ -74,6 +84,7 @@ class RoundLog:
         """The round's and each client's figures, for MMEngine's visualizer (TensorBoard, …)."""
         figures: dict[str, float] = {
             'round/images': self.images, 'round/bytes_down': self.bytes_down, 'round/bytes_up': self.bytes_up}
+        figures.update({f'processors/{name}': value for name, value in self.processors.items()})
         for client in self.clients:
             if 'loss' in client:
                 figures[f'client/{client["client"]}/loss'] = client['loss']
@@ -91,6 +102,7 @@ class RoundLog:
         """Append the round as one line of JSON."""
         line = dict(round=self.round + 1, cohort=self.cohort, time=round(time.perf_counter() - self._start, 4),
                     eta=eta, images=self.images, bytes_down=self.bytes_down, bytes_up=self.bytes_up,
+                    **(dict(processors=self.processors) if self.processors else {}),
                     clients=[{key: None if isinstance(value, float) and not math.isfinite(value) else value
                                for key, value in client.items()}
                              for client in self.clients])

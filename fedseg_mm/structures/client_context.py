@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fedseg_mm.aggregators import Aggregator, WeightedMean
+from fedseg_mm.processors import ProcessorPipeline
 from fedseg_mm.structures.messages import Broadcast
 
 if TYPE_CHECKING:
@@ -23,11 +24,14 @@ class FederationInfo:
         seed (int): Seed of the run.
         make_aggregator (Callable): Makes an aggregator as the config names
             it. Defaults to the weighted mean.
+        processors (ProcessorPipeline): What is done to updates. Defaults to
+            nothing.
     """
     num_clients: int
     num_classes: int
     seed: int
     make_aggregator: Callable[[], Aggregator] = WeightedMean
+    processors: ProcessorPipeline = field(default_factory=ProcessorPipeline)
 
 
 @dataclass

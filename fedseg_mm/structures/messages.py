@@ -145,10 +145,10 @@ class ClientUpdate:
 
     Args:
         client (int): The client's id.
-        weights (Mapping[str, Tensor]): The local model's shared weights; with
-            update processors, what they have made of them. In one process
-            these are the live tensors of the one model: take them in before
-            the next client trains.
+        weights (Mapping[str, Tensor]): The local model's shared weights. In
+            one process these are the live tensors of the one model: take them
+            in before the next client trains. Where there is a payload, only
+            those that are not in it.
         num_images (int): Images that the client holds.
         num_steps (int): Batches that it trained on.
         metrics (Mapping[str, float]): Means over its batches, ``loss`` first
@@ -158,6 +158,9 @@ class ClientUpdate:
         unshared (Mapping[str, Tensor]): The weights that it keeps to itself.
             A server in the same process takes their mean over the cohort into
             the checkpoint; they are neither sent nor counted.
+        payload (Mapping[str, Tensor], optional): What update processors have
+            made of the change of the weights. Defaults to None: there are
+            none.
     """
     client: int
     weights: Mapping[str, Tensor]
@@ -167,19 +170,20 @@ class ClientUpdate:
     is_finite: bool = True
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     unshared: Mapping[str, Tensor] = field(default_factory=dict)
+    payload: Mapping[str, Tensor] | None = None
 
     @property
     def num_bytes(self) -> int:
         """Size of the tensors that are sent, in bytes."""
-        return num_bytes(self.weights) + num_bytes(self.extras)
+        return num_bytes(self.weights) + num_bytes(self.extras) + num_bytes(self.payload or {})
 
     def to_bytes(self) -> bytes:
         """The message, without what is not sent."""
         # what is not finite has no place in JSON
         metrics = {name: value if math.isfinite(value) else str(value) for name, value in self.metrics.items()}
         fields = dict(client=self.client, num_images=self.num_images, num_steps=self.num_steps, metrics=metrics,
-                      is_finite=self.is_finite)
-        return _pack('ClientUpdate', fields, weights=self.weights, extras=self.extras)
+                      is_finite=self.is_finite, processed=self.payload is not None)
+        return _pack('ClientUpdate', fields, weights=self.weights, extras=self.extras, payload=self.payload or {})
 
     @classmethod
     def from_bytes(cls, message: bytes, like: Mapping[str, Tensor] | None = None) -> 'ClientUpdate':
@@ -188,21 +192,23 @@ class ClientUpdate:
         Args:
             message (bytes): What :meth:`to_bytes` gave.
             like (Mapping[str, Tensor], optional): The shared weights of the
-                model that it is for. Defaults to None: what update processors
-                encoded is not of their shapes and is checked when decoded.
+                model that it is for; a payload is checked when it is decoded.
+                Defaults to None: they are not checked.
 
         Raises:
             FedSegError: It is damaged, does not fit the model, or says it is
                 finite and is not.
         """
         fields, groups = _unpack('ClientUpdate', message)
-        weights, extras = groups.get('weights', {}), groups.get('extras', {})
-        if like is not None:
+        weights, extras, payload = (groups.get(name, {}) for name in ('weights', 'extras', 'payload'))
+        if not fields.pop('processed'):
+            payload = None
+        if like is not None and payload is None:
             check_fits(weights, like, f'the update of client {fields["client"]}')
         fields['metrics'] = {name: float(value) for name, value in fields['metrics'].items()}
-        finite = all(bool(torch.isfinite(tensor).all()) for tensor in (*weights.values(), *extras.values())
+        finite = all(bool(torch.isfinite(tensor).all()) for tensor in (*weights.values(), *extras.values(), *(payload or {}).values())
                      if tensor.is_floating_point())
-        return cls(weights=weights, extras=extras, **{**fields, 'is_finite': fields['is_finite'] and finite})
+        return cls(weights=weights, extras=extras, payload=payload, **{**fields, 'is_finite': fields['is_finite'] and finite})
 
 
 @dataclass(frozen=True)
