@@ -27,9 +27,9 @@ def _pack(kind: str, fields: Mapping, **groups: Mapping[str, Tensor]) -> bytes:
     # tensors of a model may share their memory, which the format refuses
     seen: set[int] = set()
     for name, tensor in tensors.items():
-        if tensor.data_ptr() in seen:
+        if (place := tensor.untyped_storage().data_ptr()) in seen:
             tensors[name] = tensor.clone()
-        seen.add(tensor.data_ptr())
+        seen.add(place)
     return save(tensors, dict(format=FORMAT, kind=kind, fields=json.dumps(fields)))
 
 
