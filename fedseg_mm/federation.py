@@ -83,7 +83,8 @@ class Federation:
         self.sampler: ClientSampler = build(
             CLIENT_SAMPLERS, sampler or dict(type='UniformSampler'), 'federated.sampler')
         self._aggregator = aggregator or dict(type='WeightedMean')
-        self.make_aggregator()  # so that what is wrong with it is reported now
+        # so that what is wrong with it is reported now
+        self.make_aggregator().check_cohort(1 if self.algorithm.pools_clients else clients_per_round)
         if not isinstance(processors, (list, tuple)):
             raise FedSegError(f'federated.processors must be a list of dicts, but is {processors!r}')
         self.processors = ProcessorPipeline([

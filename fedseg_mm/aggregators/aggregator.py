@@ -18,7 +18,18 @@ class Aggregator(ABC):
         #: Sum of the weights of the updates so far; where all count 1, their number.
         self.total = 0.0
 
-    def begin(self, reference: Mapping[str, Tensor] | None, compared: Collection[str] | None = None) -> None:
+    def check_cohort(self, size: int) -> None:  # noqa: B027  most have nothing to refuse
+        """Refuse a round of too few updates; called before training starts.
+
+        Args:
+            size (int): Updates of a round, ``federated.clients_per_round``.
+
+        Raises:
+            FedSegError: The method needs more; says what to change.
+        """
+
+    def begin(self, reference: Mapping[str, Tensor] | None,  # noqa: B027  most need not know
+              compared: Collection[str] | None = None) -> None:
         """Say what the updates of this round start from.
 
         Args:

@@ -37,14 +37,30 @@ class WeightedMean(Aggregator):
         if not self._mean:
             self._mean = {name: torch.empty_like(tensor) for name, tensor in tensors.items()}
         self.total += weight
-        if self.total == weight:
-            torch._foreach_copy_(list(self._mean.values()), [tensors[name] for name in self._mean])
-            return
+        share = weight / self.total
         floating = [name for name, tensor in self._mean.items() if tensor.is_floating_point()]
-        torch._foreach_lerp_([self._mean[name] for name in floating], [tensors[name] for name in floating],
-                             weight / self.total)
+        if floating:
+            self.fold(floating, tensors, share)
         for name in self._mean.keys() - set(floating):
-            torch.maximum(self._mean[name], tensors[name], out=self._mean[name])
+            if share == 1:
+                self._mean[name].copy_(tensors[name])
+            else:
+                torch.maximum(self._mean[name], tensors[name], out=self._mean[name])
+
+    def fold(self, names: list[str], tensors: Mapping[str, Tensor], share: float) -> None:
+        """Move the mean towards one update, in place.
+
+        Args:
+            names (list[str]): Names of the floating point tensors.
+            tensors (Mapping[str, Tensor]): The update.
+            share (float): Its share of the weight so far; 1 for the first
+                update, before which the mean holds nothing of use.
+        """
+        mean, update = [self._mean[name] for name in names], [tensors[name] for name in names]
+        if share == 1:
+            torch._foreach_copy_(mean, update)
+        else:
+            torch._foreach_lerp_(mean, update, share)
 
     @torch.no_grad()
     def all_reduce(self, like: Mapping[str, Tensor]) -> None:
