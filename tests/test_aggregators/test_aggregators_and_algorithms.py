@@ -3,7 +3,6 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from fedseg_mm.engine import FederatedHook
 from fedseg_mm.registry import AGGREGATORS, ALGORITHMS
 from tests.conftest import assert_same_bits, run_tool, tiny_config, weights_of, write_config
 from tests.test_cli.test_processes import torchrun
@@ -53,7 +52,7 @@ class Recorder(Hook):
 
 
 def algorithm_of(runner):
-    return next(hook for hook in runner.hooks if isinstance(hook, FederatedHook)).algorithm
+    return runner.train_loop.federation.algorithm
 
 
 def run(data, work_dir, aggregator, algorithm):
