@@ -177,7 +177,7 @@ class FedAvg:
         received, total = self.weights, self.aggregator.total
         mean = self.aggregator.result(reuse=self.shared_weights)
         if self.processors.processors:
-            change = self.processors.at_server(self.change(mean, received), total, self.round)
+            change = self.processors.at_server(self.change_of(mean, received), total, self.round)
             torch._foreach_copy_([mean[name] for name in change], torch._foreach_add(
                 [received[name] for name in change], list(change.values())))
         if self.unshared:
@@ -187,7 +187,7 @@ class FedAvg:
         self.server_update(received, self.weights, total)
         load_weights(model, self.weights)
 
-    def change(self, weights: Mapping[str, Tensor], received: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def change_of(self, weights: Mapping[str, Tensor], received: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """By how much weights differ from those that were received: what update processors work on."""
         return dict(zip(self.processed, torch._foreach_sub(
             [weights[name] for name in self.processed], [received[name] for name in self.processed])))

@@ -140,7 +140,7 @@ class LocalTrainer:
         state = self.store.load(update.client, next(self.model.parameters()).device).get('processors', {})
         context = ProcessorContext(self.seed, broadcast.round, update.client, frozenset(algorithm.trained),
                                    algorithm.update_weight(update), state)
-        payload = algorithm.processors.at_client(algorithm.change(update.weights, broadcast.weights), context)
+        payload = algorithm.processors.at_client(algorithm.change_of(update.weights, broadcast.weights), context)
         others = {name: tensor for name, tensor in update.weights.items() if not tensor.is_floating_point()}
         return replace(update, weights=others, payload=payload), context.state
 
