@@ -17,7 +17,8 @@ def measure(device: str) -> dict[str, Result]:
     with image_folder(2 * CLIENTS, (40, 40)) as folder:
         common = {**config(folder, (32, 32), 2, 0), 'model': fifty_megabytes_config()}
         loop = federation(federated_config(common, CLIENTS, CLIENTS, local_epochs=2))
-        trainer, algorithm, stream = loop.federation.backend.trainer, loop.federation.algorithm, loop.federation.backend.stream
+        backend, algorithm = loop.federation.backend, loop.federation.algorithm
+        trainer, stream = backend.trainer, backend.stream
         steps = 0.0
         switches: list[float] = []
         fit, receive, train_step = trainer.fit, algorithm.receive, trainer.model.train_step

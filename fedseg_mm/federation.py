@@ -20,10 +20,10 @@ from fedseg_mm.registry import (
     PARTITIONERS,
     UPDATE_PROCESSORS,
     build,
-    check_positive,
 )
 from fedseg_mm.samplers import ClientSampler
 from fedseg_mm.structures import ClientUpdate, FederationInfo
+from fedseg_mm.validation import check_positive
 
 if TYPE_CHECKING:
     from fedseg_mm.engine.backends import Backend

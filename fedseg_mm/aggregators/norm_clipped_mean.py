@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from fedseg_mm.aggregators.weighted_mean import WeightedMean
-from fedseg_mm.registry import AGGREGATORS, check_number
+from fedseg_mm.registry import AGGREGATORS
+from fedseg_mm.validation import check_number
 
 
 @AGGREGATORS.register_module()

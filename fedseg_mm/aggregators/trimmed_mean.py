@@ -2,7 +2,8 @@
 from torch import Tensor
 
 from fedseg_mm.aggregators.cohort_aggregator import CohortAggregator
-from fedseg_mm.registry import AGGREGATORS, check_number
+from fedseg_mm.registry import AGGREGATORS
+from fedseg_mm.validation import check_number
 
 
 @AGGREGATORS.register_module()

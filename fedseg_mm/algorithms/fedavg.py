@@ -42,6 +42,8 @@ class FedAvg:
 
     #: The validation loop that the method needs, if not the config's.
     val_loop: str | None = None
+    #: What federation it is; there from setup on.
+    federation: FederationInfo
     #: Whether all clients' images are in one place: it is a bound, and nothing is sent.
     pools_clients = False
     #: Whether it is a bound that a federation is compared with: no update is sent.
@@ -66,7 +68,6 @@ class FedAvg:
         #: Names of the parameters and buffers that clients keep to themselves.
         self.unshared: list[str] = []
         self._unshared_mean = WeightedMean()
-        self.federation: FederationInfo | None = None
         self.round = 0
 
     # --- before training ----------------------------------------------------

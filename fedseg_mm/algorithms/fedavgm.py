@@ -3,7 +3,8 @@ import torch
 from torch import Tensor
 
 from fedseg_mm.algorithms.fedopt import FedOpt
-from fedseg_mm.registry import ALGORITHMS, check_number
+from fedseg_mm.registry import ALGORITHMS
+from fedseg_mm.validation import check_number
 
 
 @ALGORITHMS.register_module()

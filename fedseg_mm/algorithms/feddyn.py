@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from fedseg_mm.algorithms.fedavg import FedAvg
-from fedseg_mm.registry import ALGORITHMS, check_number
+from fedseg_mm.registry import ALGORITHMS
 from fedseg_mm.structures import ClientContext, ClientUpdate
+from fedseg_mm.validation import check_number
 
 
 @ALGORITHMS.register_module()

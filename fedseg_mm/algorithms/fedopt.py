@@ -22,10 +22,12 @@ class FedOpt(FedAvg):
         kwargs: Arguments of :class:`FedAvg`.
     """
 
+    #: The server's; there from start on.
+    optimizer: torch.optim.Optimizer
+
     def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)
         self.displacement: dict[str, Tensor] = {}
-        self.optimizer: torch.optim.Optimizer | None = None
 
     def make_optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
         """The server's optimizer for these parameters."""

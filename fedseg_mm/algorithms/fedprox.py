@@ -2,8 +2,9 @@
 import torch
 
 from fedseg_mm.algorithms.fedavg import FedAvg
-from fedseg_mm.registry import ALGORITHMS, check_number
+from fedseg_mm.registry import ALGORITHMS
 from fedseg_mm.structures import ClientContext
+from fedseg_mm.validation import check_number
 
 
 @ALGORITHMS.register_module()

@@ -5,14 +5,15 @@ from mmseg.models.utils import resize
 from torch import Tensor, nn
 
 from fedseg_mm.algorithms.fedavg import FedAvg
-from fedseg_mm.datasets.mask_unannotated import UNANNOTATED, VOID
-from fedseg_mm.errors import FedSegError
 from fedseg_mm.algorithms.shrink_labels import shrink
+from fedseg_mm.datasets.labels import UNANNOTATED, VOID
+from fedseg_mm.errors import FedSegError
 from fedseg_mm.models import PixelContrastLoss, PixelFeatures, PixelMaps, ProjectionHead
 from fedseg_mm.models.pixel_features import head_input_channels
-from fedseg_mm.registry import ALGORITHMS, check_integer, check_number
+from fedseg_mm.registry import ALGORITHMS
 from fedseg_mm.seeding import derive_seed
 from fedseg_mm.structures import ClientContext
+from fedseg_mm.validation import check_integer, check_number
 
 
 def image_prototypes(embeddings: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:

@@ -32,7 +32,7 @@ class Yogi(torch.optim.Optimizer):
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps))
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:
+    def step(self, closure=None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             parameters = [parameter for parameter in group['params'] if parameter.grad is not None]
             for parameter in parameters:

@@ -5,9 +5,10 @@ from torch import Tensor
 
 from fedseg_mm.algorithms.fedavg import FedAvg
 from fedseg_mm.algorithms.shrink_labels import shrink
-from fedseg_mm.datasets.mask_unannotated import UNANNOTATED, VOID
-from fedseg_mm.registry import ALGORITHMS, check_integer, check_number
+from fedseg_mm.datasets.labels import UNANNOTATED, VOID
+from fedseg_mm.registry import ALGORITHMS
 from fedseg_mm.structures import ClientContext
+from fedseg_mm.validation import check_integer, check_number
 
 
 @ALGORITHMS.register_module()

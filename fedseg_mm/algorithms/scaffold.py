@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from fedseg_mm.aggregators import Aggregator, WeightedMean
 from fedseg_mm.algorithms.fedavg import FedAvg
-from fedseg_mm.registry import ALGORITHMS, check_number
+from fedseg_mm.registry import ALGORITHMS
 from fedseg_mm.structures import ClientContext, ClientUpdate, FederationInfo
+from fedseg_mm.validation import check_number
 
 
 @ALGORITHMS.register_module()

@@ -18,8 +18,8 @@ from mmseg.registry import DATASETS
 
 from fedseg_mm.cli.federate import federate_plain
 from fedseg_mm.cli.parser import as_called
-from fedseg_mm.federation import Federation
 from fedseg_mm.errors import FedSegError
+from fedseg_mm.federation import Federation
 from fedseg_mm.registry import check_arguments
 
 CFG_OPTIONS_HELP = ('override settings of the config, as key=value pairs; nested keys are joined by dots, lists are '

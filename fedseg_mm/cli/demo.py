@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from fedseg_mm.cli.common import find_config, one_sentence_errors, short_path, tool
 from fedseg_mm.cli.parser import ToolParser, as_called
 from fedseg_mm.datasets import StreetScenesDataset
-from fedseg_mm.datasets.load_street_scene import paint_scene
+from fedseg_mm.datasets.transforms.load_street_scene import paint_scene
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.visualization import draw_comparison
 
@@ -97,8 +97,32 @@ def run(jobs: list[Job]) -> None:
 
 
 def newest(folder: Path, pattern: str) -> Path | None:
-    """The file of the latest run; MMEngine names folders by time."""
+    """The file of the latest run, if there is one; MMEngine names folders by time."""
     return max(folder.glob(pattern), default=None)
+
+
+def read_newest(folder: Path, pattern: str) -> str:
+    """What the file of the latest run says.
+
+    Raises:
+        FedSegError: There is none.
+    """
+    path = newest(folder, pattern)
+    if path is None:
+        raise FedSegError(f'{folder} has no file {pattern}: remove the folder and run the demo again')
+    return path.read_text()
+
+
+def read_map(path: Path) -> np.ndarray:
+    """A predicted label map.
+
+    Raises:
+        FedSegError: It cannot be read.
+    """
+    found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if found is None:
+        raise FedSegError(f'the prediction {path} cannot be read: remove its folder and run the demo again')
+    return found
 
 
 def training(row: str, config: str, folder: Path, rounds: int) -> Job:
@@ -127,7 +151,7 @@ def evaluation(row: str, config: str, folder: Path, checkpoint: Path, number: in
 
 def curve(folder: Path) -> list[tuple[int, float]]:
     """Round and mIoU of every evaluation during the latest training."""
-    lines = [json.loads(line) for line in newest(folder, '*/vis_data/scalars.json').read_text().splitlines()]
+    lines = [json.loads(line) for line in read_newest(folder, '*/vis_data/scalars.json').splitlines()]
     return [(line['step'], line['mIoU']) for line in lines if 'mIoU' in line]
 
 
@@ -144,7 +168,7 @@ def main(argv: list[str] | None = None) -> None:
         checkpoints = {row: work_dir / row / f'round_{rounds}.pth' for row in ROWS}
         scenes = DATASETS.build({**cfg.test_dataloader.dataset, 'pipeline': []})
         run([evaluation(row, configs[row], work_dir / row, checkpoints[row], len(scenes)) for row in ROWS])
-        figures = {row: json.loads(newest(work_dir / row / 'test', '*/*.json').read_text()) for row in ROWS}
+        figures = {row: json.loads(read_newest(work_dir / row / 'test', '*/*.json')) for row in ROWS}
 
         table = PrettyTable(['one annotated class per client', 'mIoU', 'pixel accuracy'])
         table.align = 'r'
@@ -166,8 +190,7 @@ def draw(scenes: StreetScenesDataset, work_dir: Path, picture: Path) -> None:
     for index in SHOWN:
         path = scenes.get_data_info(index)['img_path']
         image, truth = paint_scene(path)
-        predictions = [cv2.imread(str(work_dir / row / 'predictions' / Path(path).name), cv2.IMREAD_UNCHANGED)
-                       for row in ROWS]
+        predictions = [read_map(work_dir / row / 'predictions' / Path(path).name) for row in ROWS]
         rows.append((np.ascontiguousarray(image[..., ::-1]), truth, *predictions))
     draw_comparison({f'FedAvg with {name}': curve(work_dir / row) for row, name in ROWS.items()}, rows,
                     ('image', 'truth', *(f'with {name}' for name in ROWS.values())), scenes.metainfo['classes'],

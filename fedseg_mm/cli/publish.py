@@ -16,7 +16,7 @@ from fedseg_mm.cli.common import one_sentence_errors, refuse_initial_model
 from fedseg_mm.cli.parser import ToolParser, as_called
 from fedseg_mm.compat import load_weights_only, to_plain
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.files import whole_file
+from fedseg_mm.files import atomic_write
 
 EPILOG = """\
 examples:
@@ -115,7 +115,7 @@ def write(path: Path, content: bytes) -> None:
             raise FedSegError(f'{path} exists and is another file: move it away, or name another with --out')
         return
     try:
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             file.write_bytes(content)
     except OSError as error:
         raise FedSegError(f'{path} cannot be written: {error.strerror}') from error

@@ -6,6 +6,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
 
+from fedseg_mm.checks import check_evaluation
 from fedseg_mm.cli.common import (
     add_common_arguments,
     check_data_folders,
@@ -15,7 +16,6 @@ from fedseg_mm.cli.common import (
     refuse_initial_model,
 )
 from fedseg_mm.cli.parser import ToolParser
-from fedseg_mm.checks import check_evaluation
 from fedseg_mm.errors import FedSegError
 
 EPILOG = """\

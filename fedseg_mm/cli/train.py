@@ -19,7 +19,8 @@ from fedseg_mm.cli.common import (
 from fedseg_mm.cli.parser import ToolParser
 from fedseg_mm.engine import FederatedTrainLoop
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.registry import ALGORITHMS, build, check_arguments, check_positive
+from fedseg_mm.registry import ALGORITHMS, build, check_arguments
+from fedseg_mm.validation import check_positive
 
 EPILOG = """\
 examples:

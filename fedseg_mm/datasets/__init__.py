@@ -2,10 +2,7 @@ from .camvid import CamVidDataset
 from .client_stream import ClientBatchSampler, ClientDataset, ClientStream, Pass, SampleKey
 from .image_names import image_names
 from .label_scan import scan_labels
-from .load_cached_image import LoadCachedImage
-from .load_street_scene import LoadStreetScene
-from .mark_unannotated import MarkUnannotated
-from .mask_unannotated import UNANNOTATED, VOID, MaskUnannotated
+from .labels import UNANNOTATED, VOID
 from .partition import ClientShard, Partition, PooledShard
 from .partition_summary import PartitionSummary
 from .partitioners import (
@@ -17,10 +14,11 @@ from .partitioners import (
                            Partitioner,
 )
 from .street_scenes import StreetScenesDataset
+from .transforms import LoadCachedImage, LoadStreetScene, MaskToClient, RemapUnannotated
 
 __all__ = [
     'UNANNOTATED', 'VOID', 'CamVidDataset', 'ClassPartitioner', 'ClientBatchSampler', 'ClientDataset', 'ClientShard',
     'ClientStream', 'DirichletPartitioner', 'GroupPartitioner', 'IIDPartitioner', 'LoadCachedImage', 'LoadStreetScene',
-    'ManifestPartitioner', 'MarkUnannotated', 'MaskUnannotated', 'Partition', 'Pass', 'PartitionSummary', 'Partitioner',
+    'ManifestPartitioner', 'RemapUnannotated', 'MaskToClient', 'Partition', 'Pass', 'PartitionSummary', 'Partitioner',
     'PooledShard', 'SampleKey', 'StreetScenesDataset', 'image_names', 'scan_labels'
 ]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedseg_mm.files import whole_file
+from fedseg_mm.files import atomic_write
 
 
 def cache_folder() -> Path:
@@ -14,6 +14,8 @@ def cache_folder() -> Path:
 
 def file_state(path: str | None) -> tuple[int, int] | None:
     """What changes with a file: its size, and when it was written; None if it is not a local one."""
+    if path is None:
+        return None
     try:
         state = os.stat(path)
     except (OSError, TypeError, ValueError):
@@ -35,5 +37,5 @@ def write_array(path: Path, array: np.ndarray) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    with whole_file(path) as unfinished, unfinished.open('wb') as file:  # np.save adds .npy to other names
+    with atomic_write(path) as unfinished, unfinished.open('wb') as file:  # np.save adds .npy to other names
         np.save(file, array, allow_pickle=False)

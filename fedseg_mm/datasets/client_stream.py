@@ -9,9 +9,10 @@ from torch import Generator
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fedseg_mm.datasets.label_scan import plain_datasets
-from fedseg_mm.datasets.mark_unannotated import MarkUnannotated
-from fedseg_mm.datasets.mask_unannotated import VOID, MaskUnannotated
+from fedseg_mm.datasets.labels import VOID
 from fedseg_mm.datasets.partition import ClientShard
+from fedseg_mm.datasets.transforms.mask_to_client import MaskToClient
+from fedseg_mm.datasets.transforms.remap_unannotated import RemapUnannotated
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.seeding import derive_seed, derived_generator, seeded
 
@@ -67,16 +68,16 @@ class ClientDataset(Dataset):
         if not last:
             raise FedSegError(f'the train pipeline of {name} has no PackSegInputs, before which labels are masked to '
                               'their client')
-        if not any(isinstance(transform, MaskUnannotated) for transform in transforms):
-            transforms.insert(last[0], MaskUnannotated(required=True))
+        if not any(isinstance(transform, MaskToClient) for transform in transforms):
+            transforms.insert(last[0], MaskToClient(required=True))
 
     @staticmethod
     def _mark_after_loading(transforms: list) -> None:
-        if any(isinstance(transform, MarkUnannotated) for transform in transforms):
+        if any(isinstance(transform, RemapUnannotated) for transform in transforms):
             return
         loading = [i + 1 for i, transform in enumerate(transforms) if getattr(transform, 'with_seg', False)]
-        masking = [i for i, transform in enumerate(transforms) if isinstance(transform, MaskUnannotated)]
-        transforms.insert((loading or masking)[-1], MarkUnannotated())
+        masking = [i for i, transform in enumerate(transforms) if isinstance(transform, MaskToClient)]
+        transforms.insert((loading or masking)[-1], RemapUnannotated())
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -18,7 +18,7 @@ from torch import Generator
 from torch.utils.data import DataLoader, Dataset
 
 from fedseg_mm.datasets.array_cache import cache_folder, file_state, read_array, write_array
-from fedseg_mm.datasets.mask_unannotated import VOID
+from fedseg_mm.datasets.labels import VOID
 from fedseg_mm.errors import FedSegError
 
 
@@ -122,7 +122,7 @@ class _LabelScan(Dataset):
     def _count(self, info: dict, pipeline: list, unannotated: int) -> np.ndarray:
         image, label = info.get('img_path'), info.get('seg_map_path')
         size = None if image is None else _image_size(image)
-        if label is not None:
+        if label is not None and image is not None:
             _check_depth(label, image)
         try:
             for transform in pipeline:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedseg_mm.files import whole_file
+from fedseg_mm.files import atomic_write
 
 FORMAT = 'fedseg_mm partition 2'
 
@@ -100,5 +100,5 @@ class Partition:
         head = json.dumps(dict(
             format=FORMAT, hash=self.hash, made_by=self.made_by, num_images=self.num_images,
             class_names=list(class_names)), ensure_ascii=False)
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             file.write_text(f'{head[:-1]},\n "clients": [\n  {clients}\n ]}}\n', encoding='utf-8')

@@ -2,10 +2,10 @@
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from fedseg_mm.datasets.load_street_scene import scene_path
 from fedseg_mm.datasets.street_scene_painter import CLASSES
+from fedseg_mm.datasets.transforms.load_street_scene import scene_path
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.registry import check_positive
+from fedseg_mm.validation import check_positive
 
 
 @DATASETS.register_module()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.files import whole_file
+from fedseg_mm.files import atomic_write
 
 
 class ClientStateStore:
@@ -67,7 +67,7 @@ class ClientStateStore:
             rounds (int): Rounds that are finished with this one.
             state (dict): Groups of tensors.
         """
-        with whole_file(self._path(client, rounds)) as file:
+        with atomic_write(self._path(client, rounds)) as file:
             torch.save(state, file)
         have = self._rounds(client)
         needed = max((r for r in have if r <= self.checkpointed), default=rounds)

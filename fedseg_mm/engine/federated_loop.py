@@ -11,8 +11,9 @@ from fedseg_mm.engine.hooks import FederatedCheckpointHook, FederatedHook, Round
 from fedseg_mm.engine.round_log import RoundLog
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.federation import Federation
-from fedseg_mm.registry import check_arguments, check_positive
+from fedseg_mm.registry import check_arguments
 from fedseg_mm.structures import ClientFailure
+from fedseg_mm.validation import check_positive
 
 
 @LOOPS.register_module()
@@ -43,6 +44,8 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
             made.
     """
 
+    #: Made of ``federated``; not there in an evaluation.
+    federation: Federation = None  # type: ignore[assignment]
     #: The round that is being trained, or was trained last.
     round_log: RoundLog
 
@@ -54,7 +57,6 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
         if len(listed) > 1:
             raise FedSegError(f'there are {len(listed)} FederatedHooks in the config: keep one')
         settings = federated or next(iter(listed), None)
-        self.federation: Federation | None = None
         if settings is not None:
             self.federation = build_federation(settings)
             model = runner.model.module if is_model_wrapper(runner.model) else runner.model

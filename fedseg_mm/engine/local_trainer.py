@@ -14,8 +14,8 @@ from fedseg_mm.algorithms.fedavg import FedAvg, load_weights
 from fedseg_mm.datasets import ClientStream, Pass
 from fedseg_mm.engine.client_state_store import ClientStateStore
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.processors import ProcessorContext
 from fedseg_mm.models import BackCELoss, FrozenModel, PixelFeatures, hide_unannotated_pixels
+from fedseg_mm.processors import ProcessorContext
 from fedseg_mm.seeding import derive_seed
 from fedseg_mm.structures import Broadcast, ClientContext, ClientUpdate
 
@@ -220,8 +220,8 @@ class LocalTrainer:
         """The client's and the method's part in every training step, as hooks of the stock step."""
         with ExitStack() as stack:
             stack.callback(hide_unannotated_pixels(self.model).remove)
-            if self._features is not None:
-                stack.enter_context(self._features.caught())
+            if (features := self._features) is not None:
+                stack.enter_context(features.caught())
 
                 def see_batch(model, args, kwargs):
                     if model is self.model and kwargs.get('mode') == 'loss':
@@ -230,7 +230,7 @@ class LocalTrainer:
 
                 def add_losses(model, args, kwargs, losses):
                     if model is self.model and kwargs.get('mode') == 'loss':
-                        context.maps = self._features.take()
+                        context.maps = features.take()
                         return {**losses, **self.algorithm.local_loss(context)}
 
                 # before label 254 is hidden
@@ -240,7 +240,7 @@ class LocalTrainer:
                 stack.callback(self.optim_wrapper.optimizer.register_step_pre_hook(
                     lambda *_: self.algorithm.adjust_gradients(context)).remove)
             yield
-        context.images = context.labels = context.maps = None
+        context.images = context.labels = context.maps = None  # type: ignore[assignment]
 
     def _survey(self, wanted: Pass) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in self.stream.batches(wanted):

@@ -2,7 +2,7 @@
 import torch
 from torch import nn
 
-from fedseg_mm.datasets.mask_unannotated import UNANNOTATED, VOID
+from fedseg_mm.datasets.labels import UNANNOTATED, VOID
 from fedseg_mm.models.losses.back_ce_loss import BackCELoss
 
 

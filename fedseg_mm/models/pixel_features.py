@@ -22,9 +22,10 @@ def classifying_head(model: nn.Module) -> nn.Module:
     return head
 
 
-def head_input_channels(head: nn.Module) -> int:
+def head_input_channels(head) -> int:
     """Channels of :attr:`PixelMaps.head_input`."""
-    return head.in_channels[-1] if isinstance(head.in_channels, Sequence) else head.in_channels
+    channels: int | Sequence[int] = head.in_channels
+    return channels[-1] if isinstance(channels, Sequence) else channels
 
 
 class PixelMaps:
@@ -37,7 +38,7 @@ class PixelMaps:
         logits (Tensor): What leaves the classifier, (N, C, h, w).
     """
 
-    def __init__(self, head: nn.Module, inputs: Tensor | Sequence, embeddings: Tensor, logits: Tensor) -> None:
+    def __init__(self, head, inputs: Tensor | Sequence, embeddings: Tensor, logits: Tensor) -> None:
         self._head = head
         self._inputs = inputs
         self.embeddings = embeddings

@@ -3,7 +3,8 @@ import torch
 from torch import Tensor
 
 from fedseg_mm.processors.update_processor import ProcessorContext, UpdateProcessor
-from fedseg_mm.registry import UPDATE_PROCESSORS, check_number
+from fedseg_mm.registry import UPDATE_PROCESSORS
+from fedseg_mm.validation import check_number
 
 
 @UPDATE_PROCESSORS.register_module()

@@ -7,7 +7,8 @@ from torch import Tensor
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.processors.compression import Compression
 from fedseg_mm.processors.update_processor import ProcessorContext
-from fedseg_mm.registry import UPDATE_PROCESSORS, check_number
+from fedseg_mm.registry import UPDATE_PROCESSORS
+from fedseg_mm.validation import check_number
 
 
 @UPDATE_PROCESSORS.register_module()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fedseg_mm.compat import load_weights_only
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.files import whole_file, write_json
+from fedseg_mm.files import atomic_write, write_json
 from fedseg_mm.reproduction.run import Run
 from fedseg_mm.reproduction.run_logs import checkpoint_round, last_checkpoint
 
@@ -74,7 +74,7 @@ class KeptState:
             while content := archive.read(PIECE):
                 digest = hashlib.sha256(content).hexdigest()
                 piece = self.folder / f'{len(pieces):03d}_{digest[:16]}.piece'
-                with whole_file(piece) as file:
+                with atomic_write(piece) as file:
                     file.write_bytes(content)
                 pieces.append(dict(file=piece.name, sha256=digest, bytes=len(content)))
         write_json(self.index_file, dict(run=self.run.name, config_hash=self.run.config_hash, round=rounds,
@@ -87,7 +87,8 @@ class KeptState:
     def _needed(self) -> Iterator[Path]:
         """The files that --resume reads, and the logs that the result is made of."""
         folder, checkpoint = self.run.folder, last_checkpoint(self.run.folder)
-        yield checkpoint
+        if checkpoint is not None:
+            yield checkpoint
         yield from folder.glob('parts.json')
         for name in ('rounds', 'scalars', 'clients'):
             yield from sorted(folder.glob(f'*/vis_data/{name}.json'))
@@ -127,8 +128,10 @@ class KeptState:
                 if not member.isfile() or folder.resolve() not in path.resolve().parents:
                     raise FedSegError(f'the state in {self.folder} holds {member.name!r}, which no run has: remove it')
                 path.parent.mkdir(parents=True, exist_ok=True)
+                content = tar.extractfile(member)
+                assert content is not None  # it is a file
                 with path.open('wb') as file:
-                    shutil.copyfileobj(tar.extractfile(member), file)
+                    shutil.copyfileobj(content, file)
                 checkpoint = checkpoint or member.name
         (folder / 'last_checkpoint').write_text(str(folder / checkpoint))
         return True

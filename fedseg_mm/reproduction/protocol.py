@@ -63,7 +63,8 @@ _PRETRAINED_CONFIGS = {**_PRETRAINED_ROWS, **{name: _PRETRAINED_ROWS[row] for na
                        **_bounds(_PRETRAINED)}
 #: Trains on CamVid's own 367 images for training (the second data set is left empty, which MMEngine cannot serialise)
 #: and evaluates on its own 101 for validation.
-_HELD_OUT = ('train_dataloader.dataset.datasets.1.indices=0', 'train_dataloader.dataset.datasets.1.serialize_data=False',
+_HELD_OUT = ('train_dataloader.dataset.datasets.1.indices=0',
+             'train_dataloader.dataset.datasets.1.serialize_data=False',
              'val_dataloader.dataset.data_prefix.img_path=img_dir/val',
              'val_dataloader.dataset.data_prefix.seg_map_path=ann_dir/val')
 PROTOCOLS = {

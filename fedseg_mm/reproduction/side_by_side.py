@@ -136,7 +136,7 @@ class SideBySide:
     def _show(self) -> None:
         for training in self.trainings:
             self.bars.update(self.tasks[training.run], completed=training.rounds)
-        total = self.bars.tasks[0].total
+        total = self.bars.tasks[0].total or 0
         self.bars.update(self.all, completed=total - self._rounds_left(), left=self._time_left())
 
     def _say(self, sentence: str) -> None:

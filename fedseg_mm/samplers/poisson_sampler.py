@@ -1,9 +1,10 @@
 """Every client decides for itself: cohorts as the accounting of differential privacy likes them."""
 from collections.abc import Sequence
 
-from fedseg_mm.registry import CLIENT_SAMPLERS, check_number
+from fedseg_mm.registry import CLIENT_SAMPLERS
 from fedseg_mm.samplers.client_sampler import ClientSampler
 from fedseg_mm.seeding import derived_generator
+from fedseg_mm.validation import check_number
 
 
 @CLIENT_SAMPLERS.register_module()
@@ -29,10 +30,10 @@ class PoissonSampler(ClientSampler):
 
     def setup(self, num_clients: int, clients_per_round: int, num_images: Sequence[int]) -> None:
         super().setup(num_clients, clients_per_round, num_images)
-        if self.probability is None:
-            self.probability = clients_per_round / num_clients
+        self.mean_share = clients_per_round / num_clients
 
     def cohort(self, seed: int, round: int) -> list[int]:
         generator = derived_generator(seed, 'cohort', round)
-        takes_part = generator.random(self.num_clients) < self.probability
+        probability = self.mean_share if self.probability is None else self.probability
+        takes_part = generator.random(self.num_clients) < probability
         return generator.permutation(takes_part.nonzero()[0]).tolist()

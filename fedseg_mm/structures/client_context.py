@@ -54,10 +54,10 @@ class ClientContext:
         state (dict[str, Tensor]): What the client keeps from round to round,
             on disk; empty at first. Methods replace its entries.
         memory (dict): Scratch space of the method for this client and round.
-        images (Tensor, optional): The current batch, normalised, (N, 3, H, W).
-        labels (Tensor, optional): Its labels (N, H, W): 254 unannotated, 255
+        images (Tensor): In a step, the current batch, normalised, (N, 3, H, W).
+        labels (Tensor): Its labels (N, H, W): 254 unannotated, 255
             void.
-        maps (PixelMaps, optional): What the local model makes of it: see
+        maps (PixelMaps): What the local model makes of it: see
             ``embeddings``, ``logits`` and ``head_input``.
     """
     client: int
@@ -71,9 +71,10 @@ class ClientContext:
     own_weights: Mapping[str, Tensor] = field(default_factory=dict)
     state: dict[str, Tensor] = field(default_factory=dict)
     memory: dict = field(default_factory=dict)
-    images: Tensor | None = None
-    labels: Tensor | None = None
-    maps: 'PixelMaps | None' = None
+    # there in every step, and not outside of one
+    images: Tensor = None  # type: ignore[assignment]
+    labels: Tensor = None  # type: ignore[assignment]
+    maps: 'PixelMaps' = None  # type: ignore[assignment]
     _annotates: Tensor | None = None
 
     @property
@@ -106,7 +107,6 @@ class ClientContext:
 
     def gradients(self) -> tuple[list[str], list[Tensor], list[Tensor]]:
         """Names, parameters and gradients of the shared weights that this step trains."""
-        named = [(name, parameter) for name, parameter in self.model.named_parameters()
+        named = [(name, parameter, parameter.grad) for name, parameter in self.model.named_parameters()
                  if parameter.grad is not None and name not in self.own]
-        return ([name for name, _ in named], [parameter for _, parameter in named],
-                [parameter.grad for _, parameter in named])
+        return [name for name, _, _ in named], [parameter for _, parameter, _ in named], [grad for _, _, grad in named]

@@ -200,15 +200,15 @@ class ClientUpdate:
                 finite and is not.
         """
         fields, groups = _unpack('ClientUpdate', message)
-        weights, extras, payload = (groups.get(name, {}) for name in ('weights', 'extras', 'payload'))
-        if not fields.pop('processed'):
-            payload = None
+        weights, extras = groups.get('weights', {}), groups.get('extras', {})
+        payload = groups.get('payload', {}) if fields.pop('processed') else None
         if like is not None and payload is None:
             check_fits(weights, like, f'the update of client {fields["client"]}')
         fields['metrics'] = {name: float(value) for name, value in fields['metrics'].items()}
-        finite = all(bool(torch.isfinite(tensor).all()) for tensor in (*weights.values(), *extras.values(), *(payload or {}).values())
-                     if tensor.is_floating_point())
-        return cls(weights=weights, extras=extras, payload=payload, **{**fields, 'is_finite': fields['is_finite'] and finite})
+        sent = (*weights.values(), *extras.values(), *(payload or {}).values())
+        fields['is_finite'] = fields['is_finite'] and all(
+            bool(torch.isfinite(tensor).all()) for tensor in sent if tensor.is_floating_point())
+        return cls(weights=weights, extras=extras, payload=payload, **fields)
 
 
 @dataclass(frozen=True)

@@ -82,8 +82,8 @@ CLASSES = [(0, ), (1, 3), (0, 1, 2, 3), tuple(range(C))]
 @pytest.mark.parametrize('beta, temperature', [(1.0, 1.0), (0.3, 2.0)])
 @pytest.mark.parametrize('classes', CLASSES)
 def test_not_true_distillation_equals_the_definition(classes, beta, temperature, pixels):
-    check(FedNTD(beta, temperature, pixels), 'loss_not_true',
-          lambda here, there, labels: not_true_by_loops(here, there, labels, classes, beta, temperature, pixels), classes)
+    check(FedNTD(beta, temperature, pixels), 'loss_not_true', lambda here, there, labels: not_true_by_loops(
+        here, there, labels, classes, beta, temperature, pixels), classes)
 
 
 @pytest.mark.parametrize('weight, threshold', [(1.0, 0.0), (0.5, 0.6), (0.5, 1.0)])

@@ -13,7 +13,7 @@ from fedseg_mm.datasets import (
     ClientDataset,
     ClientShard,
     ClientStream,
-    MaskUnannotated,
+    MaskToClient,
     Partition,
     Pass,
     SampleKey,
@@ -166,7 +166,7 @@ def test_mask_is_the_last_before_packing_and_put_once(tiny_data):
     data = dataset(tiny_data)
     ClientDataset(ClientDataset(data).dataset)
     names = [type(transform).__name__ for transform in data.pipeline.transforms]
-    assert names[-2:] == ['MaskUnannotated', 'PackSegInputs'] and names.count('MaskUnannotated') == 1
+    assert names[-2:] == ['MaskToClient', 'PackSegInputs'] and names.count('MaskToClient') == 1
 
 
 def test_mask_is_before_the_edge_map(tiny_data):
@@ -175,7 +175,7 @@ def test_mask_is_before_the_edge_map(tiny_data):
     data = dataset(tiny_data, pipeline=[*load, dict(type='GenerateEdge', edge_width=2), dict(type='PackSegInputs')])
     view = ClientDataset(data)
     names = [type(transform).__name__ for transform in data.pipeline.transforms]
-    assert names[2:] == ['MarkUnannotated', 'MaskUnannotated', 'GenerateEdge', 'PackSegInputs']
+    assert names[2:] == ['RemapUnannotated', 'MaskToClient', 'GenerateEdge', 'PackSegInputs']
     one, all_ = (view[SampleKey(1, classes, 0)]['data_samples'] for classes in ((0, ), (0, 1, 2, 3)))
     assert one.gt_edge_map.data.sum() < all_.gt_edge_map.data.sum()
 
@@ -201,8 +201,8 @@ def test_mask_that_lost_its_client_is_an_error(tiny_data):
 
 def test_mask_without_a_client_changes_nothing():
     label = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    assert (MaskUnannotated()(dict(gt_seg_map=label))['gt_seg_map'] == label).all()
-    masked = MaskUnannotated()(dict(gt_seg_map=label, annotated_classes=(3, 5)))['gt_seg_map']
+    assert (MaskToClient()(dict(gt_seg_map=label))['gt_seg_map'] == label).all()
+    masked = MaskToClient()(dict(gt_seg_map=label, annotated_classes=(3, 5)))['gt_seg_map']
     assert masked[0, 3] == 3 and masked[0, 5] == 5 and masked[15, 15] == 255 and (masked == 254).sum() == 253
 
 

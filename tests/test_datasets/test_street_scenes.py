@@ -7,7 +7,7 @@ from mmengine import fileio
 
 from fedseg_mm import FedSegError
 from fedseg_mm.datasets import LoadStreetScene, StreetScenesDataset, scan_labels
-from fedseg_mm.datasets.load_street_scene import VERSION, paint_scene, scene_path
+from fedseg_mm.datasets.transforms.load_street_scene import VERSION, paint_scene, scene_path
 
 OWN = [dict(type='LoadStreetScene'), dict(type='PackSegInputs')]
 STOCK = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]

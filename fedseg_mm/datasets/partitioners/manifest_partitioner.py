@@ -14,7 +14,8 @@ import yaml
 from fedseg_mm.datasets.partition import FORMAT, ClientShard, Partition
 from fedseg_mm.datasets.partitioners.partitioner import Partitioner
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.registry import PARTITIONERS, check_keys
+from fedseg_mm.registry import PARTITIONERS
+from fedseg_mm.validation import check_keys
 
 #: libyaml's reader, where PyYAML has it: ten times as fast.
 YAML_LOADER = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)

@@ -73,8 +73,8 @@ class Backend(ABC):
         """What a checkpoint must know of the clients, such as whose state it belongs to."""
         return {}
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict) -> None:  # noqa: B027
         """Restore :meth:`state_dict`, before :meth:`start`."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Let go of processes and files; the training is over."""

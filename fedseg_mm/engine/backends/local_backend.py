@@ -13,14 +13,15 @@ from mmseg.registry import DATASETS
 from torch.utils.data import DataLoader
 
 from fedseg_mm.checks import check_model, first_process_first
-from fedseg_mm.datasets import ClientBatchSampler, ClientDataset, ClientStream, Pass, PartitionSummary
+from fedseg_mm.datasets import ClientBatchSampler, ClientDataset, ClientStream, PartitionSummary, Pass
 from fedseg_mm.engine.backends.backend import Backend
 from fedseg_mm.engine.client_state_store import ClientStateStore
 from fedseg_mm.engine.local_trainer import LocalTrainer
 from fedseg_mm.engine.share_clients import share_clients
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.registry import BACKENDS, check_keys, check_positive
+from fedseg_mm.registry import BACKENDS
 from fedseg_mm.structures import Broadcast, ClientUpdate
+from fedseg_mm.validation import check_keys, check_positive
 
 if TYPE_CHECKING:
     from fedseg_mm.federation import Federation

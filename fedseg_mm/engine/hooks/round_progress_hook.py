@@ -34,7 +34,8 @@ class RoundProgressHook(Hook):
         self.progress.start()
 
     def after_client(self, runner, update) -> None:
-        self.progress.advance(self.task)
+        if self.progress is not None:
+            self.progress.advance(self.task)
 
     def after_round(self, runner) -> None:
         if self.progress is not None:

@@ -9,7 +9,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fedseg_mm.datasets.mask_unannotated import UNANNOTATED
+from fedseg_mm.datasets.labels import UNANNOTATED
 
 #: Scores that are worked on at a time, which bounds the temporary memory: a CPU's caches want few, a GPU few launches.
 BLOCK = dict(cpu=2**21, cuda=2**25)
@@ -184,14 +184,14 @@ class BackCELoss(nn.Module):
         balance_power (float): How much groups of pixels count, from 0 to 1.
             In the plain mean, a client of poles has a hundredth of its
             pixels to learn from. Groups are the pixels of each annotated
-            class and all unannotated ones; with power :math:`\gamma`, the
+            class and all unannotated ones; with power :math:`\\gamma`, the
             loss is the mean of the groups' means, weighed by their shares of
-            the pixels to the power :math:`\gamma`,
+            the pixels to the power :math:`\\gamma`,
 
             .. math::
-                L = \frac{\sum_g s_g^\gamma\, \bar L_g}{\sum_g s_g^\gamma},
-                \qquad s_g = \frac{|P_g|}{|P|},
-                \qquad \bar L_g = \frac{1}{|P_g|} \sum_{j \in P_g} L_j
+                L = \frac{\\sum_g s_g^\\gamma\\, \bar L_g}{\\sum_g s_g^\\gamma},
+                \\qquad s_g = \frac{|P_g|}{|P|},
+                \\qquad \bar L_g = \frac{1}{|P_g|} \\sum_{j \\in P_g} L_j
 
             so that 1 is the plain mean of the paper, 0 counts all groups
             alike, and 0.5 weighs classes by the root of their inverse

@@ -3,16 +3,12 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
+from fedseg_mm.datasets.labels import UNANNOTATED, VOID
 from fedseg_mm.errors import FedSegError
-
-#: Label of a pixel whose class the client does not annotate.
-UNANNOTATED = 254
-#: Label of void and padding.
-VOID = 255
 
 
 @TRANSFORMS.register_module()
-class MaskUnannotated(BaseTransform):
+class MaskToClient(BaseTransform):
     """Label every pixel outside the client's annotated classes as unannotated (254).
 
     Void (255) stays void. Federated training puts it right before the packing

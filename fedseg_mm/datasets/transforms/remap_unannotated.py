@@ -3,11 +3,11 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
-from fedseg_mm.datasets.mask_unannotated import UNANNOTATED
+from fedseg_mm.datasets.labels import UNANNOTATED
 
 
 @TRANSFORMS.register_module()
-class MarkUnannotated(BaseTransform):
+class RemapUnannotated(BaseTransform):
     """Label 254 what the client's files label with a value of their own.
 
     Federated training puts it right after the labels are loaded, before any

@@ -1,0 +1,64 @@
+"""Checks of a config's values, in one sentence each."""
+import difflib
+import math
+import operator
+from collections.abc import Iterable
+
+from fedseg_mm.errors import FedSegError
+
+
+def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Refuse an unknown key and name the nearest known one.
+
+    Raises:
+        FedSegError: A key of ``given`` is not in ``known``.
+    """
+    known = sorted(known)
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+            hint = f'did you mean `{near[0]}`?' if near else f'known keys are {", ".join(known) or "none"}'
+            raise FedSegError(f'unknown key `{key}` in {where}: {hint}')
+
+
+def check_positive(name: str, value) -> None:
+    """Refuse what is not an integer of at least 1.
+
+    Raises:
+        FedSegError: Names the config's key and its value.
+    """
+    check_integer(name, value, 1)
+
+
+def check_integer(name: str, value, least: int) -> int:
+    """Refuse what is not an integer of at least ``least``.
+
+    Returns:
+        int: The integer.
+
+    Raises:
+        FedSegError: Names the config's key and its value.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise FedSegError(f'{name} must be an integer of at least {least}, but is {value!r}')
+    return value
+
+
+def check_number(name: str, value, least: float | None = None, above: float | None = None, most: float | None = None,
+                 below: float | None = None) -> float:
+    """Refuse what is not a finite number within the bounds.
+
+    Returns:
+        float: The number.
+
+    Raises:
+        FedSegError: Names the config's key and its value.
+    """
+    bounds = [('at least', least, operator.ge), ('above', above, operator.gt), ('at most', most, operator.le),
+              ('below', below, operator.lt)]
+    given = [(word, bound, holds) for word, bound, holds in bounds if bound is not None]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or not all(
+            holds(value, bound) for _, bound, holds in given):
+        which = ' and '.join(f'{word} {bound}' for word, bound, _ in given)
+        raise FedSegError(f'{name} must be a number {which}, but is {value!r}')
+    return value
