@@ -13,7 +13,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 
 import fedseg_mm  # noqa: F401  first: it makes mmseg importable
-from fedseg_mm.cli.train import federate
+from fedseg_mm.config import federate
 from fedseg_mm.engine import FederatedTrainLoop
 
 CLASSES = tuple(f'class {i}' for i in range(10))

@@ -23,7 +23,7 @@ UPDATE_PROCESSORS = Registry('update processor', scope='mmseg', locations=['feds
 PARTITIONERS = Registry('partitioner', scope='mmseg', locations=['fedseg_mm.datasets'])
 
 
-def _parameters(cls: type) -> dict[str, inspect.Parameter]:
+def constructor_parameters(cls: type) -> dict[str, inspect.Parameter]:
     """The constructor's parameters; where it passes ``**kwargs`` on, those of the base class too."""
     parameters: dict[str, inspect.Parameter] = {}
     for base in cls.__mro__:
@@ -43,7 +43,7 @@ def check_arguments(cls: type, arguments: dict, where: str) -> None:
         FedSegError: An argument is unknown or a required one is missing.
     """
     arguments = {key: value for key, value in arguments.items() if key not in ('type', '_scope_')}
-    parameters = _parameters(cls)
+    parameters = constructor_parameters(cls)
     check_keys(arguments, parameters, where)
     missing = [
         name for name, p in parameters.items()

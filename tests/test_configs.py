@@ -9,7 +9,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner.utils import calc_dynamic_intervals
 from mmseg.registry import MODELS, TRANSFORMS
 
-from fedseg_mm.cli.train import federate
+from fedseg_mm.config import federate
 from fedseg_mm.datasets import CamVidDataset
 from fedseg_mm.models import BackCELoss
 from fedseg_mm.registry import ALGORITHMS, PARTITIONERS

@@ -9,9 +9,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from fedseg_mm import FedSegError
-from fedseg_mm.cli.common import find_config
-from fedseg_mm.cli.federate import federate_plain
-from fedseg_mm.cli.train import federate
+from fedseg_mm.config import federate, federate_plain, find_config
 from fedseg_mm.models import BackCELoss
 from tests.conftest import ROOT, tiny_config
 

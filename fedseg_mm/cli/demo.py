@@ -16,8 +16,10 @@ from mmseg.registry import DATASETS
 from prettytable import PrettyTable
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fedseg_mm.cli.common import find_config, one_sentence_errors, short_path, tool
-from fedseg_mm.cli.parser import ToolParser, as_called
+from fedseg_mm.cli.common import one_sentence_errors
+from fedseg_mm.cli.parser import ToolParser
+from fedseg_mm.config import find_config, short_path, tool
+from fedseg_mm.console import as_called
 from fedseg_mm.datasets import StreetScenesDataset
 from fedseg_mm.datasets.transforms.load_street_scene import paint_scene
 from fedseg_mm.errors import FedSegError

@@ -11,18 +11,11 @@ from mmengine.utils import ProgressBar
 from prettytable import PrettyTable
 from torch import Tensor
 
-from fedseg_mm.cli import train
-from fedseg_mm.cli.common import (
-    CFG_OPTIONS_HELP,
-    CfgOptions,
-    add_federated_argument,
-    check_data_folders,
-    load_config,
-    one_sentence_errors,
-)
+from fedseg_mm.cli.common import CfgOptions, add_federated_argument, config_of, one_sentence_errors
 from fedseg_mm.cli.parser import ToolParser
 from fedseg_mm.cli.test import check_checkpoint
 from fedseg_mm.compat import load_weights_only
+from fedseg_mm.config import CFG_OPTIONS_HELP, check_data_folders, federate
 from fedseg_mm.engine.client_state_store import ClientStateStore
 from fedseg_mm.engine.gradient_comparison import ALL_LABELS, ClientGradients, GradientComparison, cosine
 from fedseg_mm.engine.local_trainer import LocalTrainer
@@ -63,8 +56,8 @@ def make_trainer(args: argparse.Namespace, work_dir: str) -> tuple[LocalTrainer,
     Raises:
         FedSegError: The config or the checkpoint cannot be used.
     """
-    cfg = load_config(args)
-    train.federate(cfg)
+    cfg = config_of(args)
+    federate(cfg)
     check_data_folders(cfg, ('train_dataloader', ))
     # MMEngine keeps a visualizer per experiment and second, whose folder may be gone
     cfg.update(work_dir=work_dir, experiment_name=Path(work_dir).name, log_level='ERROR', load_from=None, resume=False)

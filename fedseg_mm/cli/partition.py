@@ -5,16 +5,9 @@ from pathlib import Path
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
-from fedseg_mm.cli.common import (
-    CFG_OPTIONS_HELP,
-    CfgOptions,
-    add_federated_argument,
-    check_data_folders,
-    federated_section,
-    load_config,
-    one_sentence_errors,
-)
+from fedseg_mm.cli.common import CfgOptions, add_federated_argument, config_of, one_sentence_errors
 from fedseg_mm.cli.parser import ToolParser
+from fedseg_mm.config import CFG_OPTIONS_HELP, check_data_folders, federated_section
 from fedseg_mm.datasets import PartitionSummary
 from fedseg_mm.engine.federated_loop import build_federation
 from fedseg_mm.errors import FedSegError
@@ -46,7 +39,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with one_sentence_errors('fed_partition'):
-        cfg = load_config(args)
+        cfg = config_of(args)
         federated = federated_section(cfg)
         check_data_folders(cfg, ('train_dataloader', ))
         federation = build_federation(federated)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import torch
 
-from fedseg_mm.cli.common import CFG_OPTIONS_HELP, CfgOptions, check_data_folders, one_sentence_errors
-from fedseg_mm.cli.parser import ToolParser, as_called
+from fedseg_mm.cli.common import CfgOptions, one_sentence_errors
+from fedseg_mm.cli.parser import ToolParser
+from fedseg_mm.config import CFG_OPTIONS_HELP, check_data_folders
+from fedseg_mm.console import as_called
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.reproduction import (
     PROTOCOLS,
@@ -64,7 +66,7 @@ class OptionTexts(CfgOptions):
     """Checks ``--cfg-options`` and keeps them as they were typed, to be handed on."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
-        super().__call__(parser, namespace, list(values), option_string)
+        super().__call__(parser, argparse.Namespace(), list(values), option_string)
         setattr(namespace, self.dest, list(values))
 
 

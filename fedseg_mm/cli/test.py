@@ -9,13 +9,13 @@ from torch import nn
 from fedseg_mm.checks import check_evaluation
 from fedseg_mm.cli.common import (
     add_common_arguments,
-    check_data_folders,
+    config_of,
     joined_processes,
-    load_config,
     one_sentence_errors,
     refuse_initial_model,
 )
 from fedseg_mm.cli.parser import ToolParser
+from fedseg_mm.config import check_data_folders
 from fedseg_mm.errors import FedSegError
 
 EPILOG = """\
@@ -82,7 +82,7 @@ def check_checkpoint(model: nn.Module, checkpoint: str) -> None:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with one_sentence_errors('test'):
-        cfg = load_config(args)
+        cfg = config_of(args)
         check_data_folders(cfg, ('test_dataloader', ))
         cfg.load_from = args.checkpoint
         if args.show or args.show_dir:

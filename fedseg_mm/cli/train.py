@@ -10,17 +10,13 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from fedseg_mm.cli.common import (
     add_common_arguments,
     add_federated_argument,
-    check_data_folders,
-    federated_section,
+    config_of,
     joined_processes,
-    load_config,
     one_sentence_errors,
 )
 from fedseg_mm.cli.parser import ToolParser
-from fedseg_mm.engine import FederatedTrainLoop
+from fedseg_mm.config import check_data_folders, check_seed, federate, warn_of_iterations
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.registry import ALGORITHMS, build, check_arguments
-from fedseg_mm.validation import check_positive
 
 EPILOG = """\
 examples:
@@ -74,59 +70,10 @@ def use_amp(cfg: Config) -> None:
         cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')
 
 
-def federate(cfg: Config) -> None:
-    """Put the config's ``federated`` section to work, in place.
-
-    Raises:
-        FedSegError: The section is missing or holds an unknown key.
-    """
-    federated = federated_section(cfg)
-    if not isinstance(cfg.get('train_cfg'), dict):
-        raise FedSegError(f'train_cfg must be a dict, but is {cfg.get("train_cfg")!r}')
-    train_cfg = dict(cfg.train_cfg)
-    if train_cfg.pop('type', None) != 'FederatedTrainLoop':
-        raise FedSegError("a federated config trains in rounds: set train_cfg = dict(type='FederatedTrainLoop', "
-                          'max_rounds=..., val_interval=...)')
-    train_cfg.pop('federated', None)
-    check_arguments(FederatedTrainLoop, dict(runner=None, dataloader=None, **train_cfg), 'train_cfg')
-    check_positive('train_cfg.max_rounds', train_cfg['max_rounds'])
-    algorithm = build(ALGORITHMS, federated.get('algorithm') or dict(type='FedAvg'), 'federated.algorithm')
-    if cfg.get('val_cfg') and algorithm.val_loop:
-        cfg.val_cfg = dict(type=algorithm.val_loop)
-    cfg.train_cfg.federated = federated
-    own = ('FederatedHook', 'RoundProgressHook')
-    others = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') not in own]
-    cfg.custom_hooks = [dict(type='RoundProgressHook'), *others]
-
-
-def warn_of_iterations(cfg: Config) -> None:
-    """Say so where a setting was meant for iterations, which there are fewer of: one per round."""
-    rounds = cfg.train_cfg.max_rounds
-    for i, schedule in enumerate(cfg.get('param_scheduler') or []):
-        if isinstance(schedule, dict) and isinstance(end := schedule.get('end'), int) and end > rounds:
-            print_log(f'param_scheduler.{i}.end={end} is beyond max_rounds={rounds}: schedules count rounds.',
-                      'current', level=logging.WARNING)
-    interval = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('interval', -1)
-    if interval > rounds:
-        print_log(f'default_hooks.checkpoint.interval={interval} is beyond max_rounds={rounds}: only the last round '
-                  'is saved.', 'current', level=logging.WARNING)
-
-
-def check_seed(cfg: Config) -> None:
-    """Refuse a seed that numpy refuses.
-
-    Raises:
-        FedSegError: It is no integer of 32 bits.
-    """
-    seed = (cfg.get('randomness') or {}).get('seed')
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32):
-        raise FedSegError(f'randomness.seed must be an integer from 0 to {2**32 - 1}, but is {seed!r}')
-
-
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with one_sentence_errors('fed_train'):
-        cfg = load_config(args)
+        cfg = config_of(args)
         federate(cfg)
         check_data_folders(cfg, ('train_dataloader', 'val_dataloader'))
         wrapper = (cfg.get('optim_wrapper') or {}).get('type')

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from fedseg_mm.cli import train
-from fedseg_mm.cli.common import find_config, load_config, short_path
+from fedseg_mm.config import find_config, load_config, parse_options, short_path
 from fedseg_mm.reproduction.protocol import Protocol
 
 #: Settings that say where a run is and what it logs, and change no figure.
@@ -80,7 +79,7 @@ class Run:
         """The config as the training has it."""
         logging.disable(logging.INFO)  # MMEngine says of every file which environment variable it names
         try:
-            return load_config(train.parse_args([self.config_file, '--cfg-options', *self.cfg_options]))
+            return load_config(self.config_file, parse_options(self.cfg_options))
         finally:
             logging.disable(logging.NOTSET)
 

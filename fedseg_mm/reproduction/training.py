@@ -10,7 +10,7 @@ import time
 
 import torch
 
-from fedseg_mm.cli.common import tool
+from fedseg_mm.config import tool
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.files import write_json
 from fedseg_mm.reproduction.provenance import provenance

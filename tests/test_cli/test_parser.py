@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from fedseg_mm.cli import demo, gradients, partition, prepare_camvid, publish, reproduce, test, train
-from fedseg_mm.cli.parser import as_called
+from fedseg_mm.console import as_called
 
 
 @pytest.fixture(autouse=True)

@@ -45,7 +45,7 @@ def main(config, work_dir, client, folder):
     from mmengine.config import Config
     from mmengine.runner import Runner
 
-    from fedseg_mm.cli.train import federate
+    from fedseg_mm.config import federate
     from fedseg_mm.engine import ClientStateStore, LocalTrainer
 
     cfg = Config.fromfile(config)

@@ -11,7 +11,7 @@ from torch.utils.data import Sampler
 
 from fedseg_mm import FedSegError
 from fedseg_mm.algorithms import FedAvg
-from fedseg_mm.cli.train import federate
+from fedseg_mm.config import federate
 from fedseg_mm.registry import ALGORITHMS
 from fedseg_mm.seeding import derived_generator
 from tests.conftest import assert_same_bits, make_images, tiny_config, weights_of

@@ -3,7 +3,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from fedseg_mm.cli.train import federate
+from fedseg_mm.config import federate
 from fedseg_mm.models import BackCELoss
 from fedseg_mm.structures import Broadcast
 from tests.conftest import assert_same_bits, tiny_config

@@ -1,11 +1,11 @@
 """Base of the partitioners: what they are asked, and what they share."""
-import inspect
 from collections.abc import Sequence
 
 import numpy as np
 
 from fedseg_mm.datasets.partition import ClientShard, Partition
 from fedseg_mm.errors import FedSegError
+from fedseg_mm.registry import constructor_parameters
 
 UNASSIGNED = -1
 
@@ -82,7 +82,7 @@ class Partitioner:
         # RandomState, because numpy keeps its streams the same in all versions
         rng = np.random.RandomState(self.seed)
         clients = self.make_clients(class_counts > 0, image_names, class_names, rng)
-        made_by = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        made_by = {name: getattr(self, name) for name in constructor_parameters(type(self)) if hasattr(self, name)}
         return Partition(clients, num_images, num_classes, dict(type=type(self).__name__, **made_by))
 
     def make_clients(self, presence: np.ndarray, image_names: Sequence[str], class_names: Sequence[str],

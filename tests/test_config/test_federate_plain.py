@@ -3,8 +3,7 @@ import pytest
 from mmengine.config import Config
 
 from fedseg_mm import FedSegError
-from fedseg_mm.cli.common import find_config
-from fedseg_mm.cli.federate import federate_plain
+from fedseg_mm.config import federate_plain, find_config
 from tests.conftest import ROOT, run_tool, tiny_config
 
 FEDERATION = ROOT / 'configs' / '_base_' / 'federated' / 'fedseg_noniid1.py'

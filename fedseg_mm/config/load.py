@@ -1,0 +1,119 @@
+"""From a config's name and the command line's options to a config."""
+import difflib
+import os.path as osp
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.utils import get_installed_path, is_installed
+
+from fedseg_mm.config.federate_plain import federate_plain
+from fedseg_mm.errors import FedSegError
+
+CFG_OPTIONS_HELP = ('override settings of the config, as key=value pairs; nested keys are joined by dots, lists are '
+                    'written key="[a,b]" or key=a,b')
+
+
+def short_path(path: str | Path) -> str:
+    """The path from the current folder or from the root, whichever is shorter."""
+    return min(osp.relpath(path), str(path), key=len)
+
+
+def tool(name: str) -> str:
+    """The path of one of the tools, here or in the installed package."""
+    return short_path(Path(get_installed_path('fedseg_mm'), '.mim', 'tools', f'{name}.py').resolve())
+
+
+def find_config(name: str) -> str:
+    """The file that a config's name stands for.
+
+    Args:
+        name (str): A path, or ``package::path`` for a config that an
+            installed OpenMMLab package ships, e.g.
+            ``fedseg_mm::fedavg/upernet_streetscenes_noniid1_ce.py``.
+
+    Raises:
+        FedSegError: There is no such file or package.
+    """
+    package, separator, path = name.partition('::')
+    if separator:
+        if not is_installed(package):
+            raise FedSegError(f'the package {package} of the config {name} is not installed')
+        path = osp.join(get_installed_path(package), '.mim', 'configs', path)
+    else:
+        path = name
+    if not osp.isfile(path):
+        raise FedSegError(f'there is no config file {name}')
+    return path
+
+
+def parse_options(texts: Sequence[str]) -> dict:
+    """``KEY=VALUE`` texts as MMEngine's ``--cfg-options`` reads them.
+
+    Raises:
+        FedSegError: One of them cannot be read.
+    """
+    options = {}
+    try:
+        for text in texts:
+            key, value = text.split('=', 1)
+            options[key] = DictAction._parse_iterable(value)
+    except (ValueError, AssertionError, RecursionError) as error:
+        raise FedSegError(f'--cfg-options {" ".join(texts)} cannot be read: {CFG_OPTIONS_HELP}; what needs a dict goes '
+                          'into a config file') from error
+    return options
+
+
+def load_config(config: str, options: Mapping | None = None, federated: str | None = None,
+                work_dir: str | None = None) -> Config:
+    """A config file with what the command line adds to it.
+
+    Args:
+        config (str): The file; see :func:`find_config`.
+        options (Mapping, optional): ``--cfg-options``.
+        federated (str, optional): ``--federated``, the file that federates a
+            plain config.
+        work_dir (str, optional): ``--work-dir``. Defaults to that of the
+            config, or else to ``work_dirs/CONFIG_NAME``.
+
+    Raises:
+        FedSegError: The file is missing or no config, or the options do not
+            fit it.
+    """
+    path = find_config(config)
+    try:
+        cfg = Config.fromfile(path)
+        _drop_own_scope(cfg._cfg_dict)
+        if federated:
+            federate_plain(cfg, Config.fromfile(find_config(federated)))
+        for option in options or {}:
+            key = option.split('.')[0]
+            near = difflib.get_close_matches(key, cfg, n=1, cutoff=0.8)
+            if key not in cfg and near:
+                raise FedSegError(f'--cfg-options {option}: the config has no `{key}`, did you mean `{near[0]}`?')
+        try:
+            cfg.merge_from_dict(dict(options or {}))
+        except Exception as error:  # the config's own files were read well
+            texts = ' '.join(f'{key}={value}' for key, value in (options or {}).items())
+            raise FedSegError(f'--cfg-options {texts} do not fit the config {config}: {error}') from error
+    except FedSegError:
+        raise
+    except Exception as error:  # a config is code and may raise anything; the file must be named
+        raise FedSegError(f'the config {config} cannot be read: {type(error).__name__}: {error}') from error
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        parts = [config] + ([federated] if federated else [])
+        cfg.work_dir = osp.join('work_dirs', '-'.join(osp.splitext(osp.basename(part))[0] for part in parts))
+    return cfg
+
+
+def _drop_own_scope(value) -> None:
+    """MMEngine marks what is inherited from `fedseg_mm::` so, but all of ours is registered in mmseg's scope."""
+    if isinstance(value, dict):
+        if value.get('_scope_') == 'fedseg_mm':
+            del value['_scope_']
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            _drop_own_scope(item)
