@@ -24,7 +24,7 @@ environment: $(ENV)/.fedseg_mm
 
 # torch first: a looser range may fetch gigabytes of CUDA packages. mmcv and mmcv-lite own the same folder: the one that
 # is there is kept.
-$(ENV)/.fedseg_mm: setup.py requirements/tested.txt
+$(ENV)/.fedseg_mm: pyproject.toml requirements/tested.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; name it as in: \
 	make demo PYTHON=python3.12")'
 	@echo "Installing into $(ENV), which takes a minute or more ..."
