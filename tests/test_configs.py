@@ -50,7 +50,8 @@ def test_config_builds(path):
 
 
 @pytest.mark.parametrize('split', [1, 2])
-@pytest.mark.parametrize('model', ['upernet_camvid160x120', 'bisenetv2_camvid', 'deeplabv3_cityscapes'])
+@pytest.mark.parametrize('model', ['upernet_camvid160x120', 'lite0_camvid240x180', 'bisenetv2_camvid',
+                                   'deeplabv3_cityscapes'])
 def test_cross_entropy_and_back_ce_differ_in_the_loss_alone(model, split):
     rows = [Config.fromfile(ROOT / f'configs/fedavg/{model}_noniid{split}_{row}.py') for row in ('ce', 'backce')]
     for cfg in rows:
@@ -63,11 +64,11 @@ def test_cross_entropy_and_back_ce_differ_in_the_loss_alone(model, split):
 
 @pytest.mark.parametrize('method', ['fedprox', 'feddyn', 'moon', 'fedseg'])
 def test_methods_differ_in_the_algorithm_alone(method):
-    """72 configs in the paper's settings and 12 in those of a CPU core: each method has all data sets and splits."""
+    """72 configs in the paper's settings and 16 in those of a CPU core: each method has all data sets and splits."""
     stems = {path.split('/')[-1].removesuffix('_backce.py') for path in CONFIGS if path.endswith('_backce.py')}
     stems -= {'deeplabv3_own_folder', 'upernet_streetscenes_noniid1'}
     assert stems == {path.split('/')[-1].removesuffix('.py') for path in CONFIGS if f'/{method}/' in path}
-    assert len(stems) == 14
+    assert len(stems) == 16
     for stem in stems:
         rows = [Config.fromfile(ROOT / path) for path in (f'configs/{method}/{stem}.py',
                                                           f'configs/fedavg/{stem}_backce.py')]
@@ -93,7 +94,7 @@ def test_settings_of_the_paper():
         algorithm.setup(model, FederationInfo(clients, model.num_classes, seed=0))
         assert algorithm.contrast.loss_weight == weight and algorithm.contrast.temperature == 0.07
         assert algorithm.contrast.max_anchors == 4096 and algorithm.threshold == 0.8 and algorithm.start_round == 1
-        features = torch.zeros(1, model.decode_head.channels, 2, 2, device='meta')
+        features = torch.zeros(1, model.decode_head.in_channels, 2, 2, device='meta')
         assert model.projection_head(features).shape == (1, 256, 2, 2)
         wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
         names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -111,7 +112,10 @@ def test_settings_of_the_paper():
     ('fedseg/upernet_camvid160x120_noniid2.py', [10, 20, 30, 40, 50, 60, 66, 67, 68, 69, 70]),
     ('centralised/upernet_camvid160x120.py', [10, 20, 26, 27, 28, 29, 30]),
     ('centralised/upernet_camvid160x120_noniid2_masked.py', [10, 20, 26, 27, 28, 29, 30]),
-    ('local_only/upernet_camvid160x120_noniid1.py', [70])])
+    ('local_only/upernet_camvid160x120_noniid1.py', [70]),
+    ('moon/lite0_camvid240x180_noniid2.py', [10, 20, 26, 27, 28, 29, 30]),
+    ('centralised/lite0_camvid240x180_noniid1_masked.py', [10, 11, 12, 13, 14]),
+    ('local_only/lite0_camvid240x180_noniid2.py', [30])])
 def test_rounds_that_the_cpu_protocol_evaluates(path, evaluated):
     """As MMEngine's loop decides after every epoch."""
     train_cfg = Config.fromfile(ROOT / 'configs' / path).train_cfg

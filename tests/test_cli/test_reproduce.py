@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+from mmseg.registry import DATASETS
 
 from fedseg_mm.cli import reproduce
 from fedseg_mm.files import write_json
@@ -265,6 +266,33 @@ def test_rows_of_a_seed_share_the_partition():
     assert run.cfg.federated.algorithm.type == 'FedSeg' and run.cfg.federated.partitioner.classes_per_client == 2
 
 
+def test_rows_of_one_config_differ_by_the_protocols_options():
+    protocol = PROTOCOLS['cpu-pretrained-held-out']
+    plain, balanced = (Run(protocol, row, 'noniid1', 0, (), Path('work'), Path('results'))
+                       for row in ('FedSeg', 'FedSeg-balanced'))
+    assert plain.config == balanced.config and plain.config_hash != balanced.config_hash
+    assert balanced.cfg.model.decode_head.loss_decode.balance_power == 0.5
+    assert 'balance_power' not in plain.cfg.model.decode_head.loss_decode
+
+
+def test_settings_are_chosen_without_the_test_images(camvid, monkeypatch):
+    """Trained on CamVid's images for training, evaluated on those for validation, in every row."""
+    monkeypatch.setenv('FEDSEG_CAMVID', str(camvid))
+    protocol = PROTOCOLS['cpu-pretrained-held-out']
+    for row in protocol.configs:
+        cfg = Run(protocol, row, protocol.splits(row)[0], 0, (), Path('work'), Path('results')).cfg
+        names = {split: {Path(info['img_path']).name for info in DATASETS.build(
+            without_pipelines(cfg[f'{split}_dataloader'].dataset))} for split in ('train', 'val')}
+        folders = {split: {path.name for path in (camvid / 'img_dir' / split).iterdir()} for split in ('train', 'val')}
+        assert names == folders and not names['train'] & names['val']
+
+
+def without_pipelines(dataset):
+    if 'datasets' in dataset:
+        return {**dataset, 'datasets': [{**part, 'pipeline': []} for part in dataset['datasets']]}
+    return {**dataset, 'pipeline': []}
+
+
 def test_the_hash_is_of_the_settings_and_not_of_the_machine(tmp_path, monkeypatch):
     def hashed(*options, seed=0):
         return Run(PROTOCOLS['cpu'], 'CE', 'noniid1', seed, options, Path('work'), Path('results')).config_hash
@@ -279,11 +307,14 @@ def test_the_hash_is_of_the_settings_and_not_of_the_machine(tmp_path, monkeypatc
 
 
 def test_every_run_has_a_config_and_a_command(capsys, tmp_path):
-    for name in PROTOCOLS:
+    # cpu: seeds 1 and 2 of four rows; the bound of all labels has no split
+    expected = {'cpu': 8 * 2 + 1 + 2 * 4 * 2, 'cpu-pretrained': 3 * (12 * 2 + 1) + 2,
+                'cpu-pretrained-held-out': 13 * 2 + 1, 'paper': 6 * 2}
+    assert PROTOCOLS.keys() == expected.keys()
+    for name, number in expected.items():
         reproduce.main(['--protocol', name, '--list', '--results', str(tmp_path), '--work-dir', str(tmp_path)])
         lines = capsys.readouterr().out.splitlines()
-        # seeds 1 and 2 of four rows, on both splits; the bound of all labels has no split
-        assert len(lines) == (8 * 2 + 1 + 2 * 4 * 2 if name == 'cpu' else 6 * 2)
+        assert len(lines) == number
         assert all(line.startswith('missing') and '--rows' in line for line in lines)
 
 
