@@ -1,6 +1,7 @@
 """Whether a change keeps the results: tiny trainings with an earlier commit and with this tree, compared bit for bit.
 
     python -m tests.same_bits --before 9ccca20
+    python -m tests.same_bits --before 9ccca20 --interrupted    # two rounds there, and the last one here, by --resume
 
 A redesign is to give the same weights. Every training is a process of tools/fed_train.py, three rounds long, with one
 thread. It is no test of the suite: it takes some minutes, and the commit to compare with is one's own to name.
@@ -33,10 +34,10 @@ TRAININGS = {
 }
 
 
-def run(tree: Path, config: str, processes: int, options: list[str]) -> None:
+def run(tree: Path, config: str, processes: int, options: list[str], *arguments: str) -> None:
     launch = ['-m', 'torch.distributed.run', f'--nproc_per_node={processes}', '--standalone'] if processes > 1 else []
     command = [sys.executable, *launch, str(tree / 'tools' / 'fed_train.py'), config,
-               *(['--launcher', 'pytorch'] if processes > 1 else []), *(['--cfg-options', *options] if options else [])]
+               *arguments, *(['--launcher', 'pytorch'] if processes > 1 else []), *(['--cfg-options', *options] if options else [])]
     done = subprocess.run(command, capture_output=True, text=True, env={
         **os.environ, 'PYTHONPATH': str(tree), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''})
     if done.returncode:
@@ -49,6 +50,8 @@ def main() -> None:
     parser.add_argument('--only', nargs='+', choices=list(TRAININGS), help='which trainings (default: all)')
     parser.add_argument('--now-options', nargs='+', default=[], metavar='KEY=VALUE',
                         help='settings of this tree alone, where a default has changed on purpose')
+    parser.add_argument('--interrupted', action='store_true',
+                        help='have this tree resume what the earlier commit has trained for two of three rounds')
     args = parser.parse_args()
     different = []
     with tempfile.TemporaryDirectory() as folder:
@@ -63,7 +66,12 @@ def main() -> None:
                 for tree, options in ((before, []), (ROOT, args.now_options)):
                     work_dir = Path(folder, tree.name, name.replace(' ', '_'))
                     config = write_config(data, work_dir, **TRAININGS[name])
-                    run(tree, config, 2 if name == 'two processes' else 1, options)
+                    processes = 2 if name == 'two processes' else 1
+                    if args.interrupted and tree == ROOT:
+                        run(before, config, processes, ['train_cfg.max_rounds=2'])
+                        run(tree, config, processes, options, '--resume')
+                    else:
+                        run(tree, config, processes, options)
                     weights.append(weights_of(work_dir / 'round_3.pth'))
                 first, second = weights
                 same = first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
