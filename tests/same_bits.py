@@ -69,6 +69,7 @@ def main() -> None:
                     processes = 2 if name == 'two processes' else 1
                     if args.interrupted and tree == ROOT:
                         run(before, config, processes, ['train_cfg.max_rounds=2'])
+                        write_config(data, work_dir, **TRAININGS[name])  # MMEngine has written another there
                         run(tree, config, processes, options, '--resume')
                     else:
                         run(tree, config, processes, options)
