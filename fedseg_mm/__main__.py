@@ -1,9 +1,10 @@
-"""`python -m fedseg_mm COMMAND`: the tools, also where there is no checkout."""
+"""`fedseg_mm COMMAND`, also as `python -m fedseg_mm COMMAND`: the tools, where there may be no checkout."""
 import importlib
 import sys
+from pathlib import Path
 
 COMMANDS = {
-    'train': 'train a segmentor federatedly (tools/fed_train.py)',
+    'train': 'train a segmentor with federated learning (tools/fed_train.py)',
     'test': 'evaluate a checkpoint (tools/test.py)',
     'partition': 'show which client holds and annotates what (tools/fed_partition.py)',
     'gradients': 'compare the gradients of a method\'s loss terms with those of all labels (tools/fed_gradients.py)',
@@ -12,24 +13,25 @@ COMMANDS = {
     'demo': 'train the embedded federation with and without BackCE, and compare (tools/demo.py)',
     'prepare_camvid': 'bring the public download of CamVid into MMSegmentation\'s layout (tools/prepare_camvid.py)',
 }
-USAGE = 'usage: python -m fedseg_mm COMMAND ARGUMENTS...\n\n' + '\n'.join(
+USAGE = 'usage: {own} COMMAND ARGUMENTS...\n\n' + '\n'.join(
     f'  {name:16s}{what}' for name, what in COMMANDS.items()) + """
 
-python -m fedseg_mm COMMAND --help says more. Configs that the package ships are named like
+{own} COMMAND --help says more. Configs that the package ships are named like
 fedseg_mm::fedavg/upernet_streetscenes_noniid1_backce.py, those of MMSegmentation like
 mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py."""
 
 
 def main() -> None:
+    usage = USAGE.format(own='fedseg_mm' if Path(sys.argv[0]).name == 'fedseg_mm' else 'python -m fedseg_mm')
     command = sys.argv[1] if len(sys.argv) > 1 else '--help'
     if command in ('-h', '--help'):
-        print(USAGE)
+        print(usage)
     elif command == '--version':
         print(importlib.import_module('fedseg_mm').__version__)
     elif command in COMMANDS:
         importlib.import_module(f'fedseg_mm.cli.{command}').main(sys.argv[2:])
     else:
-        sys.exit(f'fedseg_mm: there is no command {command}\n{USAGE}')
+        sys.exit(f'fedseg_mm: there is no command {command}\n{usage}')
 
 
 if __name__ == '__main__':

@@ -7,9 +7,14 @@ from pathlib import Path
 _TOOL = r'(?<!own )tools/(?:fed_)?(\w+)\.py'
 
 
-def is_module_call() -> bool:
-    """Whether the user called ``python -m fedseg_mm``, where there may be no checkout."""
-    return Path(sys.argv[0]).parts[-2:] == ('fedseg_mm', '__main__.py')
+def command() -> str | None:
+    """How the user called the package: by its command, as a module, or (None) by a tool of a checkout."""
+    called = Path(sys.argv[0])
+    if called.name == 'fedseg_mm':
+        return 'fedseg_mm'
+    if called.parts[-2:] == ('fedseg_mm', '__main__.py'):
+        return 'python -m fedseg_mm'
+    return None
 
 
 def as_called(text: str) -> str:
@@ -20,11 +25,14 @@ def as_called(text: str) -> str:
             ``python tools/fed_train.py configs/fedseg/…``.
 
     Returns:
-        str: The same; or, under ``python -m fedseg_mm``, with
-        ``python -m fedseg_mm train fedseg_mm::fedseg/…`` instead.
+        str: The same; or, where there may be no checkout,
+        ``fedseg_mm train fedseg_mm::fedseg/…`` or, under ``python -m
+        fedseg_mm``, the same as a module.
     """
-    if not is_module_call():
+    own = command()
+    if own is None:
         return text
-    text = re.sub(r'(python|--nproc_per_node=\d+) tools/', r'\1 -m tools/', text)
-    text = re.sub(rf'(-m )?{_TOOL}', lambda found: f'{found[1] or "python -m "}fedseg_mm {found[2]}', text)
+    # torchrun starts modules, and no commands
+    text = re.sub(rf'(--nproc_per_node=\d+) {_TOOL}', r'\1 -m fedseg_mm \2', text)
+    text = re.sub(rf'(?:python )?{_TOOL}', rf'{own} \1', text)
     return re.sub(r'(?<![\w/.])configs/(?=\w)', 'fedseg_mm::', text)

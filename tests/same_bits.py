@@ -37,7 +37,8 @@ TRAININGS = {
 def run(tree: Path, config: str, processes: int, options: list[str], *arguments: str) -> None:
     launch = ['-m', 'torch.distributed.run', f'--nproc_per_node={processes}', '--standalone'] if processes > 1 else []
     command = [sys.executable, *launch, str(tree / 'tools' / 'fed_train.py'), config,
-               *arguments, *(['--launcher', 'pytorch'] if processes > 1 else []), *(['--cfg-options', *options] if options else [])]
+               *arguments, *(['--launcher', 'pytorch'] if processes > 1 else []),
+               *(['--cfg-options', *options] if options else [])]
     done = subprocess.run(command, capture_output=True, text=True, env={
         **os.environ, 'PYTHONPATH': str(tree), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''})
     if done.returncode:

@@ -1,7 +1,7 @@
 """The tools' command lines, in the words by which the user calls them."""
 import argparse
 
-from fedseg_mm.console import as_called, is_module_call
+from fedseg_mm.console import as_called, command
 
 
 class ToolParser(argparse.ArgumentParser):
@@ -14,8 +14,8 @@ class ToolParser(argparse.ArgumentParser):
     """
 
     def __init__(self, prog: str, description: str, epilog: str) -> None:
-        if is_module_call():
-            prog = f'python -m fedseg_mm {prog.removeprefix("fed_")}'
+        if own := command():
+            prog = f'{own} {prog.removeprefix("fed_")}'
         super().__init__(prog=prog, description=description, epilog=epilog,
                          formatter_class=argparse.RawDescriptionHelpFormatter)
 

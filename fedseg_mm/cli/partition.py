@@ -8,7 +8,7 @@ from mmseg.registry import DATASETS
 from fedseg_mm.cli.common import CfgOptions, add_federated_argument, config_of, one_sentence_errors
 from fedseg_mm.cli.parser import ToolParser
 from fedseg_mm.config import CFG_OPTIONS_HELP, check_data_folders, federated_section
-from fedseg_mm.datasets import PartitionSummary
+from fedseg_mm.datasets import partition_dataset
 from fedseg_mm.engine.federated_loop import build_federation
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.visualization import draw_partition
@@ -47,8 +47,8 @@ def main(argv: list[str] | None = None) -> None:
             raise FedSegError(f'{args.config} has no `train_dataloader`, whose data set could be partitioned')
         init_default_scope(cfg.get('default_scope', 'mmseg'))
         loader = cfg.train_dataloader
-        summary = PartitionSummary.of_dataset(DATASETS.build(loader.dataset), federation.partitioner,
-                                              loader.get('num_workers', 0))
+        summary = partition_dataset(DATASETS.build(loader.dataset), federation.partitioner,
+                                    loader.get('num_workers', 0))
         federation.take_clients(summary)
         print(summary.client_table())
         print(summary.class_table())

@@ -39,7 +39,7 @@ cohort and each client's loss and time."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = ToolParser('fed_train', 'Train a segmentor federatedly.', EPILOG)
+    parser = ToolParser('fed_train', 'Train a segmentor with federated learning.', EPILOG)
     parser.add_argument('config', help='config file, e.g. configs/fedseg/deeplabv3_cityscapes_noniid1.py')
     parser.add_argument('--work-dir', help='where checkpoints and logs go (default: work_dirs/CONFIG_NAME)')
     parser.add_argument('--resume', action='store_true',
@@ -95,6 +95,6 @@ def main(argv: list[str] | None = None) -> None:
             runner = Runner.from_cfg(cfg)
             runner.train()
             if cfg.resume and runner.train_loop.started_at >= runner.max_epochs:
-                print_log(f'Nothing was left to train: the checkpoint is of round {runner.train_loop.started_at} of '
+                print_log(f'Nothing left to train: the checkpoint is of round {runner.train_loop.started_at} of '
                           f'max_rounds={runner.max_epochs}; raise train_cfg.max_rounds to go on.', 'current',
                           level=logging.WARNING)

@@ -4,6 +4,7 @@ from .image_names import image_names
 from .label_scan import scan_labels
 from .labels import UNANNOTATED, VOID
 from .partition import ClientShard, Partition, PooledShard
+from .partition_dataset import partition_dataset
 from .partition_summary import PartitionSummary
 from .partitioners import (
                            ClassPartitioner,
@@ -20,5 +21,5 @@ __all__ = [
     'UNANNOTATED', 'VOID', 'CamVidDataset', 'ClassPartitioner', 'ClientBatchSampler', 'ClientDataset', 'ClientShard',
     'ClientStream', 'DirichletPartitioner', 'GroupPartitioner', 'IIDPartitioner', 'LoadCachedImage', 'LoadStreetScene',
     'ManifestPartitioner', 'RemapUnannotated', 'MaskToClient', 'Partition', 'Pass', 'PartitionSummary', 'Partitioner',
-    'PooledShard', 'SampleKey', 'StreetScenesDataset', 'image_names', 'scan_labels'
+    'PooledShard', 'SampleKey', 'StreetScenesDataset', 'image_names', 'partition_dataset', 'scan_labels'
 ]

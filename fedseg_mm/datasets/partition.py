@@ -4,10 +4,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
+from fedseg_mm.errors import FedSegError
 from fedseg_mm.files import atomic_write
 
 FORMAT = 'fedseg_mm partition 2'
@@ -57,11 +59,41 @@ class Partition:
         num_images (int): Images of the data set.
         num_classes (int): Classes of the data set.
         made_by (dict): How it was made, for the reader of a manifest.
+
+    Raises:
+        FedSegError: A client holds an image twice, one of another client, or
+            one that is not there; or annotates a class that is not there.
     """
     clients: tuple[ClientShard, ...]
     num_images: int
     num_classes: int
     made_by: dict = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        self._check('image', [shard.indices for shard in self.clients], self.num_images, shared=False)
+        self._check('class', [shard.classes for shard in self.clients], self.num_classes, shared=True)
+
+    def _check(self, what: str, held: Sequence[Sequence[int]], number: int, shared: bool) -> None:
+        """Refuse what is not there, or is held twice: by one client, or unless shared by two."""
+        sizes = np.fromiter(map(len, held), np.int64, len(held))
+        found = np.fromiter(chain.from_iterable(held), np.int64, int(sizes.sum()))
+        client = np.repeat(np.arange(len(held)), sizes)
+        if (wrong := (found < 0) | (found >= number)).any():
+            first = wrong.argmax()
+            raise FedSegError(f'{self._who(client[first])} has the {what} {found[first]}, but there are {number}: the '
+                              f'partition counts them from 0 to {number - 1}')
+        order = np.lexsort((client, found)) if shared else np.argsort(found, kind='stable')
+        same = found[order][1:] == found[order][:-1]
+        if shared:
+            same &= client[order][1:] == client[order][:-1]
+        if same.any():
+            one, other = order[same.argmax()], order[same.argmax() + 1]
+            both = f' and {self._who(client[other])}' if client[one] != client[other] else ''
+            raise FedSegError(f'{self._who(client[one])}{both} {"both hold" if both else "has"} the {what} {found[one]}'
+                              f'{"" if both else " twice"}: every {what} may be there once')
+
+    def _who(self, client: int) -> str:
+        return f'client {self.clients[client].name or client}'
 
     def __len__(self) -> int:
         return len(self.clients)

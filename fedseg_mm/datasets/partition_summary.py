@@ -7,10 +7,7 @@ from itertools import chain
 import numpy as np
 from prettytable import PrettyTable
 
-from fedseg_mm.datasets.image_names import image_names
-from fedseg_mm.datasets.label_scan import scan_labels
 from fedseg_mm.datasets.partition import Partition
-from fedseg_mm.errors import FedSegError
 
 
 @dataclass(frozen=True)
@@ -31,26 +28,6 @@ class PartitionSummary:
     class_names: tuple[str, ...]
     class_counts: np.ndarray
     unannotated_counts: np.ndarray
-
-    @classmethod
-    def of_dataset(cls, dataset, partitioner, num_workers: int = 0) -> 'PartitionSummary':
-        """Look at all labels of a data set and split it.
-
-        Args:
-            dataset (BaseDataset or ConcatDataset): MMSegmentation's data set.
-            partitioner (Partitioner): Who is to hold what.
-            num_workers (int): Processes that read files. Defaults to 0.
-
-        Raises:
-            FedSegError: A file or the partition is at fault; names it.
-        """
-        dataset.full_init()
-        if not dataset.metainfo.get('classes'):
-            raise FedSegError('the training data set has no class names: set train_dataloader.dataset.metainfo='
-                              "dict(classes=('road', ...)), and the same for evaluation")
-        names, classes = image_names(dataset), tuple(dataset.metainfo['classes'])
-        counts = scan_labels(dataset, num_workers, 'train', partitioner.unannotated_values(names, classes))
-        return cls(partitioner.partition(counts.classes, names, classes), names, classes, *counts)
 
     @cached_property
     def num_images(self) -> np.ndarray:

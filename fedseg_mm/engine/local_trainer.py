@@ -158,8 +158,17 @@ class LocalTrainer:
         stored = self.store.load(client, next(self.model.parameters()).device)
         torch.manual_seed(derive_seed(self.seed, 'training', broadcast.round, client))
         survey = self._survey(Pass(broadcast.round, client, survey=True))
+        surveys = iter([survey])
+
+        def survey_once() -> Iterator[tuple[Tensor, Tensor]]:
+            found = next(surveys, None)
+            if found is None:
+                raise FedSegError(f'{type(self.algorithm).__name__} asks for a second survey of client {client}, but '
+                                  'its images are loaded once per round: keep what is needed in context.memory')
+            return found
+
         context = ClientContext(
-            client, shard.classes, len(shard.indices), broadcast, self.model, self.frozen_model, lambda: survey,
+            client, shard.classes, len(shard.indices), broadcast, self.model, self.frozen_model, survey_once,
             own=frozenset(self.own_names), own_weights=stored.get('weights', {}), state=stored.get('state', {}))
         load_weights(self.model, context.received)
         with self.optim_wrapper.optim_context(self.model):

@@ -47,7 +47,7 @@ class ClientContext:
         frozen_model (FrozenModel): Runs the architecture with other weights.
         survey (Callable): Yields images (N, 3, H, W) and labels (N, H, W) of
             all of the client's images, batch by batch; there for methods
-            whose ``surveys(round)`` is True, before training.
+            whose ``surveys(round)`` is True, before training, and once.
         own (frozenset[str]): Names of the weights that the client does not
             share; no method moves them.
         own_weights (Mapping[str, Tensor]): Those that it kept, empty at first.

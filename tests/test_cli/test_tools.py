@@ -152,7 +152,7 @@ def test_nothing_left_to_train_is_said(tiny_data, tmp_path):
     config = write_config(tiny_data, tmp_path, **{'train_cfg.max_rounds': 1, 'train_cfg.val_interval': 9})
     assert train(config).returncode == 0
     done = train(config, '--resume')
-    assert 'Nothing was left to train: the checkpoint is of round 1' in done.stdout + done.stderr
+    assert 'Nothing left to train: the checkpoint is of round 1' in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize('tool', ['fed_train', 'test'])

@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from fedseg_mm import FedSegError
 from fedseg_mm.datasets import ClientShard, Partition
 
 CLASSES = ('sky', 'road', 'car', 'tree')
@@ -48,3 +49,23 @@ def test_hash_is_that_of_earlier_versions():
     """Checkpoints of 2026 hold it; a resume compares."""
     partition = Partition((ClientShard((0, 2), (1, )), ClientShard((1, ), (0, 3))), 3, 4)
     assert partition.hash.startswith('09c83c7d85895dbb')
+
+
+def shards(*indices, classes=((0, ), (1, ))):
+    return tuple(ClientShard(own, annotated, name) for own, annotated, name in zip(indices, classes, ('', 'St Mary')))
+
+
+@pytest.mark.parametrize('clients, sentence', [
+    (shards((0, 1), (1, 2)), 'client 0 and client St Mary both hold the image 1: every image may be there once'),
+    (shards((0, 0), (2, )), 'client 0 has the image 0 twice'),
+    (shards((0, ), (3, )), 'client St Mary has the image 3, but there are 3: the partition counts them from 0 to 2'),
+    (shards((-1, ), (2, )), 'client 0 has the image -1'),
+    (shards((0, ), (2, ), classes=((0, ), (4, ))), 'client St Mary has the class 4, but there are 4'),
+    (shards((0, ), (2, ), classes=((0, 0), (1, ))), 'client 0 has the class 0 twice')])
+def test_a_partition_is_checked_whoever_made_it(clients, sentence):
+    with pytest.raises(FedSegError, match=f'^{sentence}'):
+        Partition(clients, 3, 4)
+
+
+def test_clients_may_share_classes_and_hold_nothing():
+    assert len(Partition(shards((0, 2), (), classes=((0, 1), (1, 0))), 3, 4)) == 2

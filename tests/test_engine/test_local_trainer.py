@@ -3,8 +3,11 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from fedseg_mm import FedSegError
+from fedseg_mm.algorithms import FedAvg
 from fedseg_mm.config import federate
 from fedseg_mm.models import BackCELoss
+from fedseg_mm.registry import ALGORITHMS
 from fedseg_mm.structures import Broadcast
 from tests.conftest import assert_same_bits, tiny_config
 
@@ -144,3 +147,23 @@ def test_one_step_by_hand(tiny_data, tmp_path):
         counted = shown | unannotated
         gradient = (p - target)[counted].sum(0) / counted.sum()
         torch.testing.assert_close(bias, batch.bias - 0.05 * gradient, rtol=1e-5, atol=1e-7)
+
+
+def test_a_second_survey_says_that_there_is_none(tiny_data, tmp_path):
+    """Instead of a loop over nothing."""
+
+    @ALGORITHMS.register_module(force=True)
+    class LooksTwice(FedAvg):
+
+        def surveys(self, round):
+            return True
+
+        def setup_client(self, context):
+            assert sum(len(images) for images, _ in context.survey()) == context.num_images
+            list(context.survey())
+
+    cfg = tiny_config(tiny_data, tmp_path, **{'federated.algorithm': dict(type='LooksTwice')})
+    federate(cfg)
+    cfg.experiment_name = 'looks_twice'
+    with pytest.raises(FedSegError, match='LooksTwice asks for a second survey of client .* context.memory'):
+        Runner.from_cfg(cfg).train()

@@ -13,7 +13,7 @@ from mmseg.registry import DATASETS
 from torch.utils.data import DataLoader
 
 from fedseg_mm.checks import check_model, first_process_first
-from fedseg_mm.datasets import ClientBatchSampler, ClientDataset, ClientStream, PartitionSummary, Pass
+from fedseg_mm.datasets import ClientBatchSampler, ClientDataset, ClientStream, Pass, partition_dataset
 from fedseg_mm.engine.backends.backend import Backend
 from fedseg_mm.engine.client_state_store import ClientStateStore
 from fedseg_mm.engine.local_trainer import LocalTrainer
@@ -63,7 +63,7 @@ class LocalBackend(Backend):
         check_model(model, dataset, loader['batch_size'])
         # the first process scans the labels, the others find what it cached
         with first_process_first():
-            summary = PartitionSummary.of_dataset(dataset, federation.partitioner, num_workers)
+            summary = partition_dataset(dataset, federation.partitioner, num_workers)
         federation.take_clients(summary)
         for sentence in summary.warnings(loader['batch_size']):
             runner.logger.warning(sentence)
