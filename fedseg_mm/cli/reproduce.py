@@ -1,6 +1,5 @@
 """The paper's table on CamVid: trains its rows, and prints what was measured."""
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from fedseg_mm.reproduction import (
     SPLITS,
     KeptState,
     Protocol,
+    RowResults,
     Run,
     SideBySide,
     checkpoint_round,
@@ -58,7 +58,7 @@ settings of the paper, for a GPU: BiSeNetV2, 800 rounds, mixed precision.
 
 Only what is missing is trained. Every run is a process of tools/fed_train.py with a work dir and a log of its own, and
 may be interrupted at any time: the same command goes on from its last checkpoint, with the same figures. A complete run
-is one file RESULTS/PROTOCOL/ROW_SPLIT_seedS.json. It counts as long as the settings of its config are the same; the
+is one line of RESULTS/PROTOCOL/ROW.json. It counts as long as the settings of its config are the same; the
 folders of data and logs do not matter.
 
 --state keeps what another machine needs to go on (the last checkpoint, what clients keep, the logs) in pieces of at
@@ -135,26 +135,23 @@ def found_results(args: argparse.Namespace, protocol: Protocol,
             among them. Defaults to False.
 
     Returns:
-        tuple[list[dict], list[str]]: The results, and the names of files that
-            other settings than today's made.
+        tuple[list[dict], list[str]]: The results, and the names of runs that
+            were made with other settings than today's.
 
     Raises:
         FedSegError: A file cannot be read.
     """
     results, others = [], []
     for path in sorted((args.results / protocol.name).glob('*.json')):
-        try:
-            result = json.loads(path.read_text(encoding='utf-8'))
+        for result in RowResults(path).read():
             row, split, seed, options = (result[key] for key in ('row', 'split', 'seed', 'options'))
-        except (ValueError, KeyError, TypeError) as error:
-            raise FedSegError(f'{path} is no result of a run: remove it, and run it again') from error
-        if options != args.cfg_options and not variants:
-            continue
-        run = make_run(args, protocol, row, split, seed, options) if row in protocol.configs else None
-        if run and run.result_file == path and run.result():
-            results.append(result)
-        else:
-            others.append(path.name)
+            if options != args.cfg_options and not variants:
+                continue
+            run = make_run(args, protocol, row, split, seed, options) if row in protocol.configs else None
+            if run and run.config_hash == result['config_hash']:
+                results.append(result)
+            else:
+                others.append(run.name if run else row)
     return results, others
 
 

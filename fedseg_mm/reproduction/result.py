@@ -6,7 +6,7 @@ from mmseg.registry import DATASETS
 
 from fedseg_mm.compat import load_weights_only
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.files import write_json
+from fedseg_mm.reproduction.row_results import RowResults
 from fedseg_mm.reproduction.run import Run
 from fedseg_mm.reproduction.run_logs import RunLogs, last_checkpoint
 
@@ -40,15 +40,16 @@ def collect(run: Run) -> dict:
     up, down = (list(accumulate(line[key] for line in rounds)) for key in ('bytes_up', 'bytes_down'))
     parts = json.loads((run.folder / 'parts.json').read_text(encoding='utf-8'))
     return dict(
-        protocol=run.protocol.name, row=run.row, split=run.split, seed=run.seed,
+        row=run.row, split=run.split, seed=run.seed, options=list(run.options),
+        mean_of_last_five={name: sum(line[name] for line in last) / len(last) for name in METRICS},
+        protocol=run.protocol.name,
         config=run.config_file if run.config_file == run.config else f'configs/{run.config}',
-        options=list(run.options), config_hash=run.config_hash,
+        config_hash=run.config_hash,
         partition=load_weights_only(str(checkpoint), 'cpu')['federated']['partition'],
         # of a run in several parts, each that differs
         **{key: ' | '.join(dict.fromkeys(part[key] for part in parts if part[key])) or None for key in PROVENANCE},
         amp=parts[-1]['amp'],
         evaluations=evaluations,
-        mean_of_last_five={name: sum(line[name] for line in last) / len(last) for name in METRICS},
         rounds=[dict(round=line['round'], bytes_up=up[line['round'] - 1], bytes_down=down[line['round'] - 1])
                 for line in evaluations],
         wall_time_s=round(sum(line['time'] for line in rounds) + _evaluation_time(run, logs), 1))
@@ -65,5 +66,5 @@ def _evaluation_time(run: Run, logs: RunLogs) -> float:
 def save_result(run: Run) -> dict:
     """Write the result of a run that is trained to the end; see :func:`collect`."""
     result = collect(run)
-    write_json(run.result_file, result)
+    RowResults(run.result_file).put(result)
     return result

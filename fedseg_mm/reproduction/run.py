@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from fedseg_mm.config import find_config, load_config, parse_options, short_path
 from fedseg_mm.reproduction.protocol import Protocol
+from fedseg_mm.reproduction.row_results import RowResults
 
 #: Settings that say where a run is and what it logs, and change no figure.
 ELSEWHERE = ('work_dir', 'launcher', 'resume', 'log_level', 'log_processor', 'visualizer', 'vis_backends')
@@ -110,11 +111,10 @@ class Run:
 
     @property
     def result_file(self) -> Path:
-        return self.results / self.protocol.name / f'{self.name}.json'
+        """The file of all results of its row."""
+        return self.results / self.protocol.name / f'{self.row}.json'
 
     def result(self) -> dict | None:
         """The run's result, if it is complete and of these settings."""
-        if not self.result_file.is_file():
-            return None
-        result = json.loads(self.result_file.read_text(encoding='utf-8'))
-        return result if result.get('config_hash') == self.config_hash else None
+        result = RowResults(self.result_file).find(self.split, self.seed, list(self.options))
+        return result if result and result['config_hash'] == self.config_hash else None

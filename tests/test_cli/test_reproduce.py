@@ -13,8 +13,7 @@ import pytest
 from mmseg.registry import DATASETS
 
 from fedseg_mm.cli import reproduce
-from fedseg_mm.files import write_json
-from fedseg_mm.reproduction import PROTOCOLS, KeptState, Protocol, Run, kept_state
+from fedseg_mm.reproduction import PROTOCOLS, KeptState, Protocol, RowResults, Run, kept_state
 from fedseg_mm.reproduction.run_logs import RunLogs
 from fedseg_mm.reproduction.table import cell
 from tests.conftest import ROOT, run_tool, write_config
@@ -58,7 +57,8 @@ def whole(config, tmp_path_factory) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp('whole')
     subprocess.run([sys.executable, '-c', SCRIPT, config, '--work-dir', folder / 'work', '--results',
                     folder / 'results'], check=True, cwd=ROOT)
-    return folder, json.loads((folder / 'results' / 'tiny' / 'MOON_seed0.json').read_text())
+    result, = RowResults(folder / 'results' / 'tiny' / 'MOON.json').read()
+    return folder, result
 
 
 def test_the_result_is_what_the_training_logged(whole):
@@ -129,7 +129,7 @@ def test_killed_twice_and_moved_equals_uninterrupted(whole, tiny, config, tmp_pa
 
     assert tool(*here) == 0
     assert 'goes on after round' in capsys.readouterr().out
-    result = json.loads(run.result_file.read_text())
+    result = run.result()
     assert {**result, 'wall_time_s': 0} == {**whole[1], 'wall_time_s': 0}
     assert state.index()['round'] == ROUNDS
     assert {path.name for path in state.folder.iterdir()} == {
@@ -146,7 +146,7 @@ def test_a_failing_row_is_said_and_others_go_on(tiny, tiny_data, config, tmp_pat
     output, error = capsys.readouterr()
     log = next((tmp_path / 'work' / 'tiny').glob('CE_seed0_*')) / 'train.log'
     assert re.fullmatch(rf'reproduce: CE_seed0 failed: fed_train: .*99.* \(all of its output is in {log}\)\n', error)
-    assert 'BackCE_seed0 is complete' in output and (tmp_path / 'results' / 'tiny' / 'BackCE_seed0.json').exists()
+    assert 'BackCE_seed0 is complete' in output and (tmp_path / 'results' / 'tiny' / 'BackCE.json').exists()
     assert 'FedAvg (CE)     | –' in output
 
 
@@ -185,7 +185,7 @@ def made_up(folder: Path, row: str, split: str | None, seed: int, figures: list[
         evaluations=[dict(round=10 * i, mIoU=value, aAcc=50.) for i, value in enumerate(figures, 1)],
         mean_of_last_five=dict(mIoU=sum(figures) / len(figures), aAcc=50.),
         rounds=[dict(round=10 * i, bytes_up=10 * i, bytes_down=20 * i) for i in range(1, len(figures) + 1)])
-    write_json(run.result_file, {**result, **changes})
+    RowResults(run.result_file).put({**result, **changes})
     return result
 
 
@@ -204,7 +204,7 @@ def test_the_table_has_what_is_there(tmp_path, capsys):
                  '| FedAvg + BackCE | 23.00 ± 3.00 / 50.00 ± 0.00 (3 seeds) | 58.38 / 88.51 | – | 62.13 / 90.00 |',
                  '| MOON + BackCE | – | 58.90 / 87.96 | – | 62.77 / 90.98 |',
                  '| all images and labels in one place | 40.00 / 50.00 | – | 40.00 / 50.00 | – |',
-                 'Left out, as the settings have changed since: MOON_noniid2_seed0.json. Run them again.',
+                 'Left out, as the settings have changed since: MOON_noniid2_seed0. Run them again.',
                  'The rows of noniid1 with seed 0 have different partitions: BackCE, CE and FedSeg; they were made '
                  'with other images.'):
         assert line in output.splitlines(), line
