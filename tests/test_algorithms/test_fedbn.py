@@ -44,7 +44,8 @@ class Exchange(Hook):
         self.received, self.starts, self.sent, self.sizes = [], [], [], {}
 
     def before_round(self, runner, cohort, broadcast):
-        self.received.append({name: tensor.clone() for name, tensor in broadcast.weights.items()})
+        self.received.append({name: tensor.clone() for name, tensor in broadcast.model.items()})
+        self.announced = set(broadcast.weights)
         self.starts.append({})
         self.sent.append({})
 
@@ -58,7 +59,10 @@ class Exchange(Hook):
     def after_client(self, runner, update):
         self.handle.remove()
         self.sizes[update.client] = update.num_images
-        self.sent[-1][update.client] = {name: tensor.clone() for name, tensor in update.weights.items()}
+        assert update.weights.keys() == self.announced and not update.weights.keys() & update.unshared.keys()
+        whole = {**update.weights, **update.unshared}
+        self.sent[-1][update.client] = {name: tensor.clone() for name, tensor in whole.items()}
+        self.bytes = update.num_bytes
 
 
 @pytest.mark.parametrize('algorithm, kept, sentence', [
@@ -73,6 +77,10 @@ def test_what_stays_and_what_is_shared(tiny_data, tmp_path, algorithm, kept, sen
     exchange = Exchange()
     runner = train(config(tiny_data, tmp_path, algorithm, rounds=2), exchange)
     own = batch_norm_names(runner.model, *kept)
+    # what stays is neither sent nor counted
+    assert exchange.announced == runner.model.state_dict().keys() - own
+    assert exchange.bytes == sum(tensor.numel() * tensor.element_size() for name, tensor in
+                                 runner.model.state_dict().items() if name not in own)
     assert 'backbone.layer2.0.downsample.1.running_var' in own and 'decode_head.convs.0.bn.running_mean' in own
     for client, begin in exchange.starts[1].items():
         last = exchange.sent[0][client]
@@ -158,7 +166,8 @@ class Sent(Hook):
         self.initial, self.updates = model_weights(runner), []
 
     def after_client(self, runner, update):
-        self.updates.append((update.num_images, {name: tensor.clone() for name, tensor in update.weights.items()}))
+        whole = {**update.weights, **update.unshared}
+        self.updates.append((update.num_images, {name: tensor.clone() for name, tensor in whole.items()}))
 
 
 @pytest.mark.parametrize('algorithm', ['FedAdam', 'FedAvgM', 'FedDyn'])

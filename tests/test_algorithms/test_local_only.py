@@ -30,7 +30,7 @@ def test_every_client_trains_alone_from_the_initial_model(tiny_data, tmp_path):
             if client in cohort:
                 update = trainer.fit(client, Broadcast(round, weights))
                 weights = {name: tensor.clone() for name, tensor in update.weights.items()}
-        stored = federation.store.load(client)
+        stored = federation.backend.store.load(client)
         if any(client in cohort for cohort in rounds):
             assert_same_bits(stored['weights'], weights)
         else:
