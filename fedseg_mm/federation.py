@@ -163,7 +163,7 @@ class Federation:
         self.summary = summary
         self.shards = self.algorithm.shards(summary.partition)
         size = 1 if self.algorithm.pools_clients else self.clients_per_round
-        self.sampler.setup(len(self.shards), size, [len(shard.indices) for shard in self.shards])
+        self.sampler.setup(self.shards, size)
 
     @property
     def partition(self) -> Partition:

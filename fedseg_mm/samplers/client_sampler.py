@@ -2,6 +2,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+from fedseg_mm.datasets.partition import ClientShard
 from fedseg_mm.errors import FedSegError
 
 
@@ -13,26 +14,22 @@ class ClientSampler(ABC):
     the same.
     """
 
-    def setup(self, num_clients: int, clients_per_round: int, num_images: Sequence[int]) -> None:
+    def setup(self, shards: Sequence[ClientShard], clients_per_round: int) -> None:
         """Learn what federation this is.
 
         Args:
-            num_clients (int): Clients of the federation.
+            shards (Sequence[ClientShard]): What each client holds and
+                annotates.
             clients_per_round (int): The config's size of a cohort.
-            num_images (Sequence[int]): Images of each client.
 
         Raises:
             FedSegError: No cohort can be drawn; names the config's key.
         """
-        self.check_cohort_size(clients_per_round, num_clients)
-        self.num_clients = num_clients
-        self.clients_per_round = clients_per_round
-
-    @staticmethod
-    def check_cohort_size(clients_per_round: int, num_clients: int) -> None:
-        if not 1 <= clients_per_round <= num_clients:
+        if not 1 <= clients_per_round <= len(shards):
             raise FedSegError(f'federated.clients_per_round={clients_per_round} must be between 1 and the number of '
-                              f'clients of the federation, {num_clients}: change it')
+                              f'clients of the federation, {len(shards)}: change it')
+        self.num_clients = len(shards)
+        self.clients_per_round = clients_per_round
 
     @abstractmethod
     def cohort(self, seed: int, round: int) -> list[int]:

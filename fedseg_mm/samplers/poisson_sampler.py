@@ -1,6 +1,7 @@
 """Every client decides for itself: cohorts as the accounting of differential privacy likes them."""
 from collections.abc import Sequence
 
+from fedseg_mm.datasets.partition import ClientShard
 from fedseg_mm.registry import CLIENT_SAMPLERS
 from fedseg_mm.samplers.client_sampler import ClientSampler
 from fedseg_mm.seeding import derived_generator
@@ -28,9 +29,9 @@ class PoissonSampler(ClientSampler):
             check_number('federated.sampler.probability', probability, above=0, most=1)
         self.probability = probability
 
-    def setup(self, num_clients: int, clients_per_round: int, num_images: Sequence[int]) -> None:
-        super().setup(num_clients, clients_per_round, num_images)
-        self.mean_share = clients_per_round / num_clients
+    def setup(self, shards: Sequence[ClientShard], clients_per_round: int) -> None:
+        super().setup(shards, clients_per_round)
+        self.mean_share = clients_per_round / len(shards)
 
     def cohort(self, seed: int, round: int) -> list[int]:
         generator = derived_generator(seed, 'cohort', round)

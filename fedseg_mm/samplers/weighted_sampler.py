@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fedseg_mm.datasets.partition import ClientShard
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.registry import CLIENT_SAMPLERS
 from fedseg_mm.samplers.client_sampler import ClientSampler
@@ -30,11 +31,12 @@ class WeightedSampler(ClientSampler):
                               f'{weights!r}')
         self.weights = weights
 
-    def setup(self, num_clients: int, clients_per_round: int, num_images: Sequence[int]) -> None:
-        super().setup(num_clients, clients_per_round, num_images)
-        weights = np.array(num_images if self.weights == 'images' else self.weights, float)
-        if len(weights) != num_clients:
-            raise FedSegError(f'federated.sampler.weights has {len(weights)} numbers, but there are {num_clients} '
+    def setup(self, shards: Sequence[ClientShard], clients_per_round: int) -> None:
+        super().setup(shards, clients_per_round)
+        images = [len(shard.indices) for shard in shards]
+        weights = np.array(images if self.weights == 'images' else self.weights, float)
+        if len(weights) != len(shards):
+            raise FedSegError(f'federated.sampler.weights has {len(weights)} numbers, but there are {len(shards)} '
                               'clients')
         if (weights > 0).sum() < clients_per_round:
             raise FedSegError(f'only {(weights > 0).sum()} of the weights in federated.sampler.weights are above 0, '
