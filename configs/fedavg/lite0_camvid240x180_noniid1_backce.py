@@ -6,4 +6,4 @@ _base_ = [
 ]
 model = dict(data_preprocessor=dict(size=(144, 192)), decode_head=dict(num_classes=11))
 # evaluated are every tenth round, for curves, and the last five
-train_cfg = dict(max_rounds=30, val_interval=10, dynamic_intervals=[(27, 1)])
+train_cfg = dict(max_rounds=40, val_interval=10, dynamic_intervals=[(37, 1)])
