@@ -14,7 +14,7 @@ import torch
 from prettytable import PrettyTable
 
 from fedseg_mm.files import write_json
-from fedseg_mm.reproduction.provenance import cpu_model
+from fedseg_mm.provenance import cpu_model
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from measure import machine, print_results
 
 from fedseg_mm.files import write_json
-from fedseg_mm.reproduction.provenance import commit
+from fedseg_mm.provenance import commit
 
 HERE = Path(__file__).parent
 CPU = ('back_ce', 'contrast', 'fold', 'client_switch', 'round_overhead', 'naive_setup', 'processes', 'clients_memory',

@@ -9,7 +9,6 @@ COMMANDS = {
     'partition': 'show which client holds and annotates what (tools/fed_partition.py)',
     'gradients': 'compare the gradients of a method\'s loss terms with those of all labels (tools/fed_gradients.py)',
     'publish': 'write a checkpoint\'s segmentor as MMSegmentation\'s model zoo does (tools/fed_publish.py)',
-    'reproduce': 'train and evaluate all rows of the paper\'s table, and print it (tools/reproduce.py)',
     'demo': 'train the embedded federation with and without BackCE, and compare (tools/demo.py)',
     'prepare_camvid': 'bring the public download of CamVid into MMSegmentation\'s layout (tools/prepare_camvid.py)',
 }

@@ -1,8 +1,11 @@
-"""Command line of fedseg_mm.cli.reproduce; see `python tools/reproduce.py --help`."""
+"""The paper's table, reproduced; see `python tools/reproduce.py --help`."""
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder `reproduction` is beside this one
 
 try:
-    from fedseg_mm.cli.reproduce import main
+    from reproduction.cli import main
 except ImportError as error:
     sys.exit(f'reproduce: {error}; see README.md, or: pip install -e ".[lite]" -c requirements/tested.txt')
 

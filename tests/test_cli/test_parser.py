@@ -3,8 +3,9 @@ import sys
 
 import pytest
 
-from fedseg_mm.cli import demo, gradients, partition, prepare_camvid, publish, reproduce, test, train
+from fedseg_mm.cli import demo, gradients, partition, prepare_camvid, publish, test, train
 from fedseg_mm.console import as_called
+from reproduction import cli as reproduce
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +42,7 @@ def test_without_a_checkout_they_are_commands(own, checkout, expected):
     assert as_called(checkout) == expected.replace('OWN', own)
 
 
-@pytest.mark.parametrize('tool', [demo, gradients, partition, prepare_camvid, publish, reproduce, test, train],
+@pytest.mark.parametrize('tool', [demo, gradients, partition, prepare_camvid, publish, test, train],
                          ids=lambda tool: tool.__name__.split('.')[-1])
 def test_help_without_a_checkout_names_no_file_of_it(own, capsys, tool):
     name = tool.__name__.split('.')[-1]

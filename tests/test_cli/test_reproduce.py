@@ -12,16 +12,16 @@ import cv2
 import pytest
 from mmseg.registry import DATASETS
 
-from fedseg_mm.cli import reproduce
-from fedseg_mm.reproduction import PROTOCOLS, KeptState, Protocol, RowResults, Run, kept_state
-from fedseg_mm.reproduction.run_logs import RunLogs
-from fedseg_mm.reproduction.table import cell
+from reproduction import PROTOCOLS, KeptState, Protocol, RowResults, Run, kept_state
+from reproduction import cli as reproduce
+from reproduction.run_logs import RunLogs
+from reproduction.table import cell
 from tests.conftest import ROOT, run_tool, write_config
 
 #: Adds a protocol of small rows and runs the tool, in a process that can be killed.
 SCRIPT = """
 import sys
-from fedseg_mm.cli import reproduce
+from reproduction import cli as reproduce
 reproduce.PROTOCOLS['tiny'] = reproduce.Protocol('tiny', {'MOON': sys.argv[1]})
 reproduce.main(['--protocol', 'tiny', *sys.argv[2:]])
 """
@@ -165,7 +165,7 @@ def test_minutes_stop_everything(tiny, tmp_path, capsys):
 def test_a_run_that_another_process_trains_is_left_to_it(tiny, config, tmp_path, monkeypatch, capsys):
     import fcntl
 
-    from fedseg_mm.reproduction import training
+    from reproduction import training
     monkeypatch.setattr(training, 'PATIENCE', 0)
     run = Run(tiny, 'MOON', None, 0, (), tmp_path / 'work', tmp_path / 'results')
     run.folder.mkdir(parents=True)

@@ -13,9 +13,9 @@ import torch
 from fedseg_mm.config import tool
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.files import write_json
-from fedseg_mm.reproduction.provenance import provenance
-from fedseg_mm.reproduction.run import Run
-from fedseg_mm.reproduction.run_logs import checkpoint_round, logged_round
+from fedseg_mm.provenance import provenance
+from reproduction.run import Run
+from reproduction.run_logs import checkpoint_round, logged_round
 
 #: Seconds that a stopped training, or the workers of a killed one, have to end.
 PATIENCE = 10

@@ -12,7 +12,7 @@ from fedseg_mm.cli.parser import ToolParser
 from fedseg_mm.config import CFG_OPTIONS_HELP, check_data_folders
 from fedseg_mm.console import as_called
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.reproduction import (
+from reproduction import (
     PROTOCOLS,
     SPLITS,
     KeptState,
@@ -25,7 +25,7 @@ from fedseg_mm.reproduction import (
     plot,
     save_result,
 )
-from fedseg_mm.reproduction.table import (
+from reproduction.table import (
     HEAD,
     VARIANTS_HEAD,
     as_markdown,

@@ -9,8 +9,8 @@ from pathlib import Path
 from mmengine.config import Config
 
 from fedseg_mm.config import find_config, load_config, parse_options, short_path
-from fedseg_mm.reproduction.protocol import Protocol
-from fedseg_mm.reproduction.row_results import RowResults
+from reproduction.protocol import Protocol
+from reproduction.row_results import RowResults
 
 #: Settings that say where a run is and what it logs, and change no figure.
 ELSEWHERE = ('work_dir', 'launcher', 'resume', 'log_level', 'log_processor', 'visualizer', 'vis_backends')

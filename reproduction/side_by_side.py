@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.reproduction.run import Run
-from fedseg_mm.reproduction.run_logs import checkpoint_round
-from fedseg_mm.reproduction.training import Training
+from reproduction.run import Run
+from reproduction.run_logs import checkpoint_round
+from reproduction.training import Training
 
 #: Seconds between looks at the trainings, and between lines where no bar is shown.
 LOOK, SAY = 0.5, 60

@@ -5,8 +5,8 @@ from operator import itemgetter
 
 from prettytable import PrettyTable
 
-from fedseg_mm.reproduction.protocol import SPLITS, Protocol
-from fedseg_mm.reproduction.result import METRICS
+from reproduction.protocol import SPLITS, Protocol
+from reproduction.result import METRICS
 
 NONE = '–'
 #: How the rows are called.
