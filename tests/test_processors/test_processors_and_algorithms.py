@@ -166,3 +166,28 @@ def test_a_processor_of_ones_own(tiny_data, tmp_path):
     ({'federated.backend': dict(type='Local')}, 'unknown type `Local` in federated.backend')])
 def test_senseless_pairs_are_one_sentence_before_training(tiny_data, tmp_path, capsys, changes, sentence):
     assert sentence in refuse_quickly(capsys, write_config(tiny_data, tmp_path, **changes))
+
+
+@pytest.mark.parametrize('aggregator, processors, algorithm, sampler', [
+    (dict(type='CoordinateMedian'), [dict(type='NormClipping', max_norm=0.5), dict(type='Int8Compression')],
+     dict(type='FedDyn', alpha=0.1), dict(type='AllClientsSampler')),
+    (dict(type='MultiKrum', num_malicious=1), [dict(type='TopKCompression', ratio=0.2)], dict(type='SCAFFOLD'),
+     dict(type='UniformSampler')),
+    (dict(type='TrimmedMean', trim=0.2), [dict(type='GaussianMechanism', noise_multiplier=0.01, max_norm=0.5)],
+     dict(type='FedSeg', start_round=0, weighting='equal'), dict(type='ClassBalancedSampler')),
+    (dict(type='GeometricMedian'), [dict(type='BFloat16Compression')], dict(type='FedAdam', batch_norm='recalibrate'),
+     dict(type='WeightedSampler')),
+    (dict(type='NormClippedMean', max_norm=0.1), [dict(type='NormClipping', max_norm=0.05)],
+     dict(type='MOON', batch_norm='local'), dict(type='UniformSampler'))])
+def test_all_parts_together(tiny_data, tmp_path, aggregator, processors, algorithm, sampler):
+    """Two rounds in which nothing is the default."""
+    runner, recorder = run(tiny_data, tmp_path, processors, **{
+        'federated.algorithm': algorithm, 'federated.aggregator': aggregator, 'federated.sampler': sampler,
+        'federated.clients_per_round': 5})
+    federation, weights = runner.train_loop.federation, model_weights(runner)
+    assert type(federation.algorithm.aggregator).__name__ == aggregator['type']
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+    assert [len(updates) for _, updates in recorder.rounds] == [8, 8] if sampler['type'].startswith('All') else [5, 5]
+    given = recorder.rounds[-1][0]
+    assert not torch.equal(weights['decode_head.conv_seg.weight'], given['decode_head.conv_seg.weight'])
+    assert_same_bits(weights_of(tmp_path / 'round_2.pth'), weights)
