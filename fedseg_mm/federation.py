@@ -105,8 +105,8 @@ class Federation:
         if algorithm.is_bound and (self.processors.processors or self._aggregator['type'] != 'WeightedMean'):
             raise FedSegError(f'{name} is a bound without a federation, in which no updates are sent: leave out '
                               'federated.aggregator and federated.processors')
-        weights = [algorithm.update_weight(ClientUpdate(0, {}, images, 1, {})) for images in (1, 2)]
-        if self.processors.needs_equal_weights and weights != [1, 1]:
+        if self.processors.needs_equal_weights and any(
+                algorithm.update_weight(ClientUpdate(0, {}, images, 1, {})) != 1 for images in (1, 2)):
             raise FedSegError('federated.processors: noise protects a client only where every update counts alike, but '
                               f'{name} weighs them by their images: set federated.algorithm.weighting=equal')
 
