@@ -89,7 +89,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                         help='where the results of complete runs go (default: results)')
     parser.add_argument('--state', type=Path, help='folder that keeps what another machine needs to go on')
     parser.add_argument('--cpu-anyway', action='store_true', help='train the protocol paper without a GPU')
-    parser.add_argument('--list', action='store_true', help='only say what is done, begun and missing')
+    parser.add_argument('--list', action='store_true', help='only list finished, started and missing runs')
     parser.add_argument('--table', action='store_true', help='only print the table of what is in the results')
     parser.add_argument('--variants', action='store_true',
                         help='only print what was run with further --cfg-options too, beside the row without them')

@@ -1,4 +1,4 @@
-"""What every loss term asks of the weights, beside what the labels that clients lack would ask."""
+"""Compares the gradients of loss terms with that under full annotation, client by client."""
 import argparse
 import logging
 import sys
@@ -28,10 +28,10 @@ examples:
   client by client   python tools/fed_gradients.py CONFIG CHECKPOINT --clients
 
 Every client computes the gradients of its first batches in the checkpoint's next round, and takes no step. They are
-taken with respect to the weights that make the classifier's input, which all terms of all methods reach. "All labels"
-is the gradient of the model's own losses if the client's other pixels were annotated too: what a term should be like.
-A cosine of 1 says that a term pulls where all labels would, 0 that it knows nothing of that, and below 0 that it pulls
-elsewhere. A term whose gradient is many times as long as the others' decides alone: choose its weight accordingly."""
+taken with respect to the weights that make the classifier's input, or what FedSeg contrasts if that is earlier: all
+terms of all methods reach these. "All labels" is the gradient of the model's own losses if the client's other pixels
+were annotated too: what a term should be like. A cosine of 1 means the same direction, 0 unrelated, and negative
+opposed. A term whose gradient is many times as long as the others' decides alone: choose its weight accordingly."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -186,7 +186,7 @@ def _image_size(path: str) -> tuple[int, int] | None:
 
 
 def _check_depth(path: str, image: str) -> None:
-    """MMSegmentation reads labels as 8 bit, and turns 257 into 1 without a word."""
+    """MMSegmentation reads labels as 8 bit, and silently turns 257 into 1."""
     label = _read(path, f'the label {path} of image {image}', '; a manifest of the clients may leave the image out')
     if label is not None and label.mode.startswith(('I', 'F')):
         try:

@@ -1,4 +1,4 @@
-"""What every loss term of a client asks of the weights, beside what the labels that it lacks would ask."""
+"""Compares the gradient of each of a client's loss terms with that under full annotation."""
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
