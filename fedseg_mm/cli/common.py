@@ -41,11 +41,11 @@ def config_of(args: argparse.Namespace) -> Config:
 
 @contextmanager
 def one_sentence_errors(tool: str) -> Iterator[None]:
-    """Print what the user can mend as one sentence, and exit with 1."""
+    """Print what the user can mend, a sentence per fault, and exit with 1."""
     try:
         yield
     except FedSegError as error:
-        sys.exit(f'{tool}: {error}')
+        sys.exit('\n'.join(f'{tool}: {sentence}' for sentence in str(error).splitlines()))
     except AssertionError as error:
         if 'is not in the pretrained model' not in str(error):
             raise

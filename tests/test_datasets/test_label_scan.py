@@ -66,7 +66,7 @@ def test_labels_pass_through_the_data_sets_own_loading(tiny_data):
 
 def test_cache_notices_changed_files(own_data, monkeypatch):
     first, size = scan_labels(dataset(own_data)), label_scan._image_size
-    monkeypatch.setattr(label_scan, '_image_size', lambda path: pytest.fail('scanned again'))
+    monkeypatch.setattr(label_scan, '_image_size', lambda path, loader: pytest.fail('scanned again'))
     assert (scan_labels(dataset(own_data)) == first).all()
     monkeypatch.setattr(label_scan, '_image_size', size)
     path = own_data / 'ann_dir' / 'train' / '000.png'
