@@ -167,6 +167,8 @@ class Federation:
         self.backend.start(runner, self, rounds)
         if any(isinstance(module, _BatchNorm) for module in self.model.modules()):
             runner.logger.info(f'Batch normalisation: {self.algorithm.batch_norm.description}.')
+        for sentence in self.algorithm.warnings(runner.optim_wrapper.optimizer, self.model):
+            runner.logger.warning(sentence)
 
     def take_clients(self, summary: PartitionSummary) -> None:
         """Learn who the clients are; the backend calls it.

@@ -28,6 +28,29 @@ def type_name(value) -> str:
     return getattr(value, '__name__', None) or str(value).rsplit('.', 1)[-1]
 
 
+def registered(registry: Registry, value, where: str | None = None):
+    """What a config's ``type`` stands for: the registered class of a name, or the class itself.
+
+    Args:
+        registry (Registry): Where names are looked up.
+        value (str or type): The config's ``type``.
+        where (str, optional): The config's key. Defaults to None: a name that
+            nobody registered stands for None.
+
+    Raises:
+        FedSegError: With ``where``: nobody registered the name.
+    """
+    if not isinstance(value, str):
+        return value
+    found = registry.get(value)
+    if found is None and where is not None:
+        near = difflib.get_close_matches(value, registry.module_dict, n=1, cutoff=0.4) or difflib.get_close_matches(
+            value, getattr(registry.parent, 'module_dict', ()), n=1, cutoff=0.0)
+        hint = f': did you mean `{near[0]}`?' if near else ''
+        raise FedSegError(f'unknown type `{value}` in {where}{hint}')
+    return found
+
+
 def constructor_parameters(cls: type) -> dict[str, inspect.Parameter]:
     """The constructor's parameters; where it passes ``**kwargs`` on, those of the base class too."""
     parameters: dict[str, inspect.Parameter] = {}

@@ -22,7 +22,6 @@ from fedseg_mm.datasets.array_cache import cache_folder, file_state, read_array,
 from fedseg_mm.datasets.labels import VOID
 from fedseg_mm.errors import Faults, FedSegError
 
-
 #: Files that are named at most, where several are at fault.
 MOST_NAMED = 10
 #: Settings of LoadImageFromFile under which a photo is turned upright, as its EXIF data say.
@@ -181,7 +180,12 @@ class _LabelScan(Dataset):
                 info = transform(info)
                 if 'gt_seg_map' in info:
                     break
+            if 'gt_seg_map' not in info:
+                raise FedSegError('the pipeline loads no labels: add LoadAnnotations to it or, where predictions are '
+                                  'only written, set format_only=True in the evaluator')
             values = np.asarray(info['gt_seg_map'])
+        except FedSegError:
+            raise
         except Exception as error:  # a data set's own loading may raise anything; the file must be named
             raise FedSegError(f'the label {label} of image {image} cannot be loaded: {error!r}') from error
         if values.ndim != 2:
@@ -218,7 +222,7 @@ def _label_loading(transforms: list) -> Iterator:
 
 
 def _read(path: str, what: str, hint: str = '', backend_args: dict | None = None) -> Image.Image | None:
-    """The opened file; None where only a special loader can read it (.npy, .tif of floats, beyond Pillow's limits, …)."""
+    """The opened file; None where only another loader can read it (.npy, .tif of floats, beyond Pillow's limits, …)."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)

@@ -52,8 +52,8 @@ def _check_void(dataset, counts: LabelCounts) -> None:
     others = [index for index in range(len(classes)) if index != shown[0]]
     names = ' or '.join(str(classes[index]) for index in others[:3]) + (' or another class' if others[3:] else '')
     if any(part.metainfo.get('reduce_zero_label') for part in plain_datasets(dataset)):
-        cause = ('reduce_zero_label=True turns the value 0 into void and 1 into 0, so set it to False, or list only the '
-                 'classes from 1 on')
+        cause = ('reduce_zero_label=True turns the value 0 into void and 1 into 0, so set it to False, or list the '
+                 'classes from 1 on only')
     else:
         write = f'{others[0]} for {classes[others[0]]}' if len(others) == 1 else "the class's index"
         cause = f'{VOID} is void here and is not trained, so write {write} into the masks instead of {VOID}'

@@ -40,12 +40,11 @@ class _ImageIndex:
     def __init__(self, names: Sequence[str]) -> None:
         self.root: str | None = getattr(names, 'root', None)
         self.index_of = {name: index for index, name in enumerate(names)}
-        composed = [_composed(name) for name in names]
-        if len(set(composed)) == len(self.index_of):  # otherwise the spelling tells two files apart
-            self.index_of = {name: index for index, name in enumerate(composed)}
-            self.spelling = _composed
-        else:
-            self.spelling = str
+        composed = {_composed(name): index for index, name in enumerate(names)}
+        #: Whether accents may be spelled in any way; otherwise their spelling tells two files apart.
+        self.any_spelling = len(composed) == len(self.index_of)
+        if self.any_spelling:
+            self.index_of = composed
 
     @cached_property
     def by_name(self) -> list[str]:
@@ -56,7 +55,7 @@ class _ImageIndex:
         """Indices, ascending, of the images that a manifest's entry means."""
         if (index := self.index_of.get(entry)) is not None:
             return [index]
-        entry = self._below_the_folder(self.spelling(entry))
+        entry = self._below_the_folder(_composed(entry) if self.any_spelling else entry)
         if entry in self.index_of:
             return [self.index_of[entry]]
         found = self.by_name if entry == '.' else self._starting_with(f'{entry}/')
