@@ -44,8 +44,8 @@ def registered(registry: Registry, value, where: str | None = None):
         return value
     found = registry.get(value)
     if found is None and where is not None:
-        near = difflib.get_close_matches(value, registry.module_dict, n=1, cutoff=0.4) or difflib.get_close_matches(
-            value, getattr(registry.parent, 'module_dict', ()), n=1, cutoff=0.0)
+        known = [*registry.module_dict, *getattr(registry.parent, 'module_dict', ())]
+        near = difflib.get_close_matches(value, known, n=1, cutoff=0.0)
         hint = f': did you mean `{near[0]}`?' if near else ''
         raise FedSegError(f'unknown type `{value}` in {where}{hint}')
     return found
