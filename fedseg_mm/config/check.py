@@ -354,4 +354,5 @@ def drop_worker_options(cfg: Config) -> None:
         loader = cfg.get(name)
         if isinstance(loader, dict) and not loader.get('num_workers'):
             for option in WORKER_OPTIONS:
-                loader.pop(option, None)
+                if loader.get(option):
+                    del loader[option]
