@@ -34,7 +34,7 @@ class RoundLogHook(Hook):
     def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
         """Say beside the mean which classes it is not about."""
         if self.unseen:
-            runner.logger.warning(self.unseen)
+            runner.logger.info(self.unseen)  # MMEngine says a warning once only
 
     def after_client(self, runner, update) -> None:
         if isinstance(update, ClientFailure):
