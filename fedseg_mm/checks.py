@@ -135,6 +135,9 @@ def _check_sizes(model: nn.Module, dataset, faults: Faults) -> None:
     padded = None
     if isinstance(preprocessor, SegDataPreProcessor):
         padded = preprocessor.size
+        if padded is not None and (not isinstance(padded, (tuple, list)) or len(padded) != 2):
+            faults.add(f'model.data_preprocessor.size must be (height, width), but is {padded!r}')
+            padded = ()
         if padded is None and preprocessor.size_divisor is None:
             faults.add('model.data_preprocessor has no `size`, to which images of a batch are padded: set '
                        "model.data_preprocessor.size to the train pipeline's crop size")

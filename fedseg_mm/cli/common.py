@@ -47,11 +47,9 @@ def one_sentence_errors(tool: str) -> Iterator[None]:
         yield
     except FedSegError as error:
         sys.exit('\n'.join(f'{tool}: {sentence}' for sentence in str(error).splitlines()))
-    except AssertionError as error:
-        if 'is not in the pretrained model' not in str(error):
-            raise
-        sys.exit(f'{tool}: {error}: check the `prefix` of the init_cfg')
-    except (TypeError, ValueError, OSError) as error:
+    except (AssertionError, TypeError, ValueError, OSError) as error:
+        if 'is not in the pretrained model' in str(error):
+            sys.exit(f'{tool}: {error}: check the `prefix` of the init_cfg')
         sentence = _what_could_not_be_built(error)
         if sentence is None:
             raise

@@ -217,6 +217,9 @@ def _check_sections(cfg: Config) -> None:
     for name in ('train_dataloader', 'optim_wrapper'):
         if not isinstance(cfg.get(name), dict):
             faults.add(f'{name} must be a dict, but is {cfg.get(name)!r}: a training needs it')
+    for name in LOADERS:
+        if isinstance(cfg.get(name), dict) and 'dataset' not in cfg[name]:
+            faults.add(f'{name} needs `dataset`, which is not given')
     faults.report()
 
 

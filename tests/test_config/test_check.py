@@ -101,6 +101,11 @@ def pipeline(*transforms) -> dict:
      'CrossEntropyLoss fails where pixels are void or unannotated .* take off its class_weight'),
     ({'model.data_preprocessor.size': (32, 64)},
      r'data_preprocessor.size is \(32, 64\), but images are cropped to \(48, 64\)'),
+    ({'model.data_preprocessor.size': 48}, r'data_preprocessor.size must be \(height, width\), but is 48'),
+    (head_loss(BACK_CE, dict(type='LovaszLoss')), "LovaszLoss cannot be built as .*: reduction should be 'none'"),
+    (pipeline(dict(type='RandomFlip', prb=0.5)), "RandomFlip cannot be built as the config says: .*'prb'"),
+    ({'optim_wrapper.optimizer.lr': '0.1'}, 'SGD cannot be built as the config says'),
+    ({'val_dataloader': dict(_delete_=True, batch_size=1)}, 'val_dataloader needs `dataset`, which is not given'),
     ({f'{HEAD}.chanels': 8}, "DepthwiseSeparableFCNHead cannot be built as the config says: .*'chanels'"),
     # sections
     ({'val_cfg': None}, 'val_cfg is None or missing, but val_dataloader and val_evaluator are given: give all three'),
