@@ -34,4 +34,9 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    # a worker process that is spawned runs this file again, unless it was started as a module: it would then know
+    # nothing of this package, without which MMSegmentation cannot be imported everywhere
+    __spec__ = None
     main()
+elif __name__ == '__mp_main__':
+    importlib.import_module('fedseg_mm')

@@ -1,4 +1,4 @@
-"""The error that a user can fix."""
+"""Errors that a user can fix."""
 
 
 class FedSegError(ValueError):
@@ -7,3 +7,43 @@ class FedSegError(ValueError):
     The message names the file, key or client at fault and says what to do.
     The command line tools print it without a traceback and exit with 1.
     """
+
+
+class Faults:
+    """Collects sentences, so that all that is wrong is reported at once.
+
+    ::
+
+        faults = Faults()
+        for section in sections:
+            with faults:
+                check(section)
+        faults.report()
+    """
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def add(self, sentence: str) -> None:
+        """Note what is wrong, once."""
+        for line in sentence.splitlines():
+            if line not in self.sentences:
+                self.sentences.append(line)
+
+    def __enter__(self) -> 'Faults':
+        return self
+
+    def __exit__(self, kind, error, traceback) -> bool:
+        if isinstance(error, FedSegError):
+            self.add(str(error))
+            return True
+        return False
+
+    def report(self) -> None:
+        """Raise what was found.
+
+        Raises:
+            FedSegError: Something was; a line for each sentence.
+        """
+        if self.sentences:
+            raise FedSegError('\n'.join(self.sentences))

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fedseg_mm.aggregators import Aggregator
 from fedseg_mm.algorithms import FedAvg
 from fedseg_mm.datasets import ClientShard, Partition, Partitioner, PartitionSummary
-from fedseg_mm.errors import FedSegError
+from fedseg_mm.errors import Faults, FedSegError
 from fedseg_mm.processors import ProcessorPipeline
 from fedseg_mm.registry import (
     AGGREGATORS,
@@ -20,6 +20,7 @@ from fedseg_mm.registry import (
     PARTITIONERS,
     UPDATE_PROCESSORS,
     build,
+    type_name,
 )
 from fedseg_mm.samplers import ClientSampler
 from fedseg_mm.structures import ClientUpdate, FederationInfo
@@ -74,26 +75,39 @@ class Federation:
     def __init__(self, partitioner: dict | str, clients_per_round: int, local_epochs: int = 1,
                  algorithm: dict | None = None, sampler: dict | None = None, aggregator: dict | None = None,
                  processors: Sequence[dict] = (), backend: dict | None = None) -> None:
-        check_positive('federated.clients_per_round', clients_per_round)
-        check_positive('federated.local_epochs', local_epochs)
         self.clients_per_round = clients_per_round
         self.local_epochs = local_epochs
-        self.partitioner = build_partitioner(partitioner)
-        self.algorithm: FedAvg = build(ALGORITHMS, algorithm or dict(type='FedAvg'), 'federated.algorithm')
-        self.sampler: ClientSampler = build(
-            CLIENT_SAMPLERS, sampler or dict(type='UniformSampler'), 'federated.sampler')
         self._aggregator = aggregator or dict(type='WeightedMean')
-        # so that what is wrong with it is reported now
+        faults = Faults()
+        with faults:
+            check_positive('federated.clients_per_round', clients_per_round)
+        with faults:
+            check_positive('federated.local_epochs', local_epochs)
+        with faults:
+            self.partitioner = build_partitioner(partitioner)
+        with faults:
+            self.algorithm: FedAvg = build(ALGORITHMS, algorithm or dict(type='FedAvg'), 'federated.algorithm')
+        with faults:
+            self.sampler: ClientSampler = build(
+                CLIENT_SAMPLERS, sampler or dict(type='UniformSampler'), 'federated.sampler')
+        with faults:
+            self.make_aggregator()
+        with faults:
+            self.processors = self._make_processors(processors)
+        with faults:
+            self.backend: Backend = build(BACKENDS, backend or dict(type='LocalBackend'), 'federated.backend')
+        faults.report()
         self.make_aggregator().check_cohort(1 if self.algorithm.pools_clients else clients_per_round)
-        if not isinstance(processors, (list, tuple)):
-            raise FedSegError(f'federated.processors must be a list of dicts, but is {processors!r}')
-        self.processors = ProcessorPipeline([
-            build(UPDATE_PROCESSORS, processor, f'federated.processors.{place}')
-            for place, processor in enumerate(processors)])
         self._check_parts()
-        self.backend: Backend = build(BACKENDS, backend or dict(type='LocalBackend'), 'federated.backend')
         self.seed = 0
         self._resumed: dict | None = None
+
+    @staticmethod
+    def _make_processors(processors: Sequence[dict]) -> ProcessorPipeline:
+        if not isinstance(processors, (list, tuple)):
+            raise FedSegError(f'federated.processors must be a list of dicts, but is {processors!r}')
+        return ProcessorPipeline([build(UPDATE_PROCESSORS, processor, f'federated.processors.{place}')
+                                  for place, processor in enumerate(processors)])
 
     def _check_parts(self) -> None:
         """Refuse parts that make no sense together.
@@ -102,7 +116,7 @@ class Federation:
             FedSegError: Names them.
         """
         algorithm, name = self.algorithm, type(self.algorithm).__name__
-        if algorithm.is_bound and (self.processors.processors or self._aggregator['type'] != 'WeightedMean'):
+        if algorithm.is_bound and (self.processors.processors or type_name(self._aggregator['type']) != 'WeightedMean'):
             raise FedSegError(f'{name} is a bound without a federation, in which no updates are sent: leave out '
                               'federated.aggregator and federated.processors')
         if self.processors.needs_equal_weights and any(
@@ -153,6 +167,8 @@ class Federation:
         self.backend.start(runner, self, rounds)
         if any(isinstance(module, _BatchNorm) for module in self.model.modules()):
             runner.logger.info(f'Batch normalisation: {self.algorithm.batch_norm.description}.')
+        for sentence in self.algorithm.warnings(runner.optim_wrapper.optimizer, self.model):
+            runner.logger.warning(sentence)
 
     def take_clients(self, summary: PartitionSummary) -> None:
         """Learn who the clients are; the backend calls it.

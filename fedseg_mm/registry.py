@@ -4,7 +4,7 @@ import inspect
 
 from mmengine.registry import Registry
 
-from fedseg_mm.errors import FedSegError
+from fedseg_mm.errors import Faults, FedSegError
 from fedseg_mm.validation import check_keys
 
 #: Federated methods: both halves, client side and server side.
@@ -21,6 +21,34 @@ BACKENDS = Registry('backend', scope='mmseg', locations=['fedseg_mm.engine.backe
 UPDATE_PROCESSORS = Registry('update processor', scope='mmseg', locations=['fedseg_mm.processors'])
 #: Who holds which images and which classes they annotate.
 PARTITIONERS = Registry('partitioner', scope='mmseg', locations=['fedseg_mm.datasets'])
+
+
+def type_name(value) -> str:
+    """What a config's ``type`` is called, whether it is a name or, in a pure-Python config, the class itself."""
+    return getattr(value, '__name__', None) or str(value).rsplit('.', 1)[-1]
+
+
+def registered(registry: Registry, value, where: str | None = None):
+    """What a config's ``type`` stands for: the registered class of a name, or the class itself.
+
+    Args:
+        registry (Registry): Where names are looked up.
+        value (str or type): The config's ``type``.
+        where (str, optional): The config's key. Defaults to None: a name that
+            nobody registered stands for None.
+
+    Raises:
+        FedSegError: With ``where``: nobody registered the name.
+    """
+    if not isinstance(value, str):
+        return value
+    found = registry.get(value)
+    if found is None and where is not None:
+        known = [*registry.module_dict, *getattr(registry.parent, 'module_dict', ())]
+        near = difflib.get_close_matches(value, known, n=1, cutoff=0.0)
+        hint = f': did you mean `{near[0]}`?' if near else ''
+        raise FedSegError(f'unknown type `{value}` in {where}{hint}')
+    return found
 
 
 def constructor_parameters(cls: type) -> dict[str, inspect.Parameter]:
@@ -44,13 +72,13 @@ def check_arguments(cls: type, arguments: dict, where: str) -> None:
     """
     arguments = {key: value for key, value in arguments.items() if key not in ('type', '_scope_')}
     parameters = constructor_parameters(cls)
-    check_keys(arguments, parameters, where)
-    missing = [
-        name for name, p in parameters.items()
-        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and name not in arguments
-    ]
-    if missing:
-        raise FedSegError(f'{where} needs `{missing[0]}`, which is not given')
+    faults = Faults()
+    with faults:
+        check_keys(arguments, parameters, where)
+    for name, p in parameters.items():
+        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and name not in arguments:
+            faults.add(f'{where} needs `{name}`, which is not given')
+    faults.report()
 
 
 def build(registry: Registry, cfg: dict, where: str):

@@ -4,21 +4,23 @@ import math
 import operator
 from collections.abc import Iterable
 
-from fedseg_mm.errors import FedSegError
+from fedseg_mm.errors import Faults, FedSegError
 
 
 def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
-    """Refuse an unknown key and name the nearest known one.
+    """Refuse unknown keys and name the nearest known ones.
 
     Raises:
         FedSegError: A key of ``given`` is not in ``known``.
     """
     known = sorted(known)
+    faults = Faults()
     for key in given:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
             hint = f'did you mean `{near[0]}`?' if near else f'known keys are {", ".join(known) or "none"}'
-            raise FedSegError(f'unknown key `{key}` in {where}: {hint}')
+            faults.add(f'unknown key `{key}` in {where}: {hint}')
+    faults.report()
 
 
 def check_positive(name: str, value) -> None:

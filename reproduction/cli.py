@@ -247,20 +247,26 @@ def main(argv: list[str] | None = None) -> None:
             print_list(args, runs)
         if args.table or args.variants:
             print_table(args, protocol)
-        pictures = []
+        pictures: list[Path] = []
+        missing = []
         if args.plot:
             drawn = {(run.row, run.split, run.seed) for run in runs}
-            pictures += plot(protocol, [one for one in found_results(args, protocol)[0]
-                                        if (one['row'], one['split'], one['seed']) in drawn], args.plot)
+            curves = plot(protocol, [one for one in found_results(args, protocol)[0]
+                                     if (one['row'], one['split'], one['seed']) in drawn], args.plot)
+            pictures += curves
+            if not curves:
+                missing.append(f'curves need results in {args.results / protocol.name}')
         if args.panels:
             shown = [run for run in runs if run.seed == 0]
             for run in shown:
                 check_data_folders(run.cfg, ('test_dataloader', ))
-            pictures += paint_panels(shown, args.panels)
+            panels = paint_panels(shown, args.panels)
+            pictures += panels
+            if not panels:
+                missing.append(f'panels need the checkpoints that trainings with seed 0 left in {args.work_dir}')
         for path in pictures:
             print(f'Picture      {path}')
-        if (args.plot or args.panels) and not pictures:
-            raise FedSegError('there is nothing to draw: curves need results, and panels need the checkpoints that '
-                              f'trainings left in {args.work_dir}; train a row first')
+        if missing:
+            raise FedSegError(f'there is nothing to draw: {", and ".join(missing)}; train a row first')
         if not (args.list or args.table or args.variants or args.plot or args.panels):
             sys.exit(train_missing(args, protocol, runs))

@@ -12,6 +12,8 @@ class BatchNormPolicy:
     description: str
     #: Whether the statistics are computed anew after every round, over the images of its cohort.
     recalibrates = False
+    #: Whether it makes no difference to a model without batch normalisation, which whoever chose it wants to know.
+    changes_nothing_without_layers = True
 
     def is_shared(self, name: str, module: nn.Module) -> bool:
         """Whether a tensor follows the global model, or stays with the client from round to round.
@@ -27,6 +29,7 @@ class BatchNormPolicy:
 class AverageBatchNorm(BatchNormPolicy):
     """Weights and statistics are averaged, as FedSeg does."""
     description = 'weights and statistics are averaged over the clients'
+    changes_nothing_without_layers = False
 
 
 @BATCH_NORM_POLICIES.register_module('local_statistics')

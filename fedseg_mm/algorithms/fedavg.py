@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedseg_mm.aggregators import Aggregator, WeightedMean
 from fedseg_mm.algorithms.batch_norm_policy import BatchNormPolicy
@@ -48,6 +49,10 @@ class FedAvg:
     pools_clients = False
     #: Whether it is a bound that a federation is compared with: no update is sent.
     is_bound = False
+    #: Whether it keeps state for each parameter that learns, from the start on.
+    keeps_state = False
+    #: Whether it works on what the model's classifier takes and gives (``context.maps``).
+    reads_maps = False
 
     def __init__(self, batch_norm: str = 'average', weighting: str = 'images') -> None:
         if not isinstance(batch_norm, str) or batch_norm not in BATCH_NORM_POLICIES:
@@ -89,12 +94,43 @@ class FedAvg:
         """Take the model's weights, initial or resumed, as the global model."""
         self.weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         self.unshared = self.own_names(model)
+        self._note_trained(model)
+
+    def _note_trained(self, model: nn.Module) -> None:
         own = set(self.unshared)
         self.trained = [name for name, parameter in model.named_parameters()
                         if parameter.requires_grad and name not in own]
         frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
         self.processed = [name for name, tensor in self.shared_weights.items()
                           if tensor.is_floating_point() and name not in frozen]
+
+    def follow(self, model: nn.Module) -> None:
+        """Notice, before a round, which parameters a hook has frozen or thawed since.
+
+        Raises:
+            FedSegError: A parameter learns now for which the method keeps no
+                state.
+        """
+        before = set(self.trained)
+        self._note_trained(model)
+        if self.keeps_state and (thawed := [name for name in self.trained if name not in before]):
+            raise FedSegError(f'{thawed[0]} and {len(thawed) - 1} further parameters were frozen when the training '
+                              f'began and learn now, but {type(self).__name__} keeps state for what learned then: have '
+                              'them learn from the start, or end the training here and start another from its '
+                              'checkpoint with load_from')
+
+    def warnings(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> list[str]:
+        """What speaks against the method with this optimizer and model, a sentence each, before the first round."""
+        if self.batch_norm.changes_nothing_without_layers and not any(
+                isinstance(module, _BatchNorm) for module in model.modules()):
+            return [f'{type(self).__name__} treats batch normalisation in a way of its own, but the model has none: '
+                    "the run equals one with batch_norm='average'."]
+        return []
+
+    @property
+    def remedy(self) -> str:
+        """What may help where no update is finite, for the message."""
+        return 'lower the learning rate or clip gradients (optim_wrapper.clip_grad)'
 
     @property
     def shared_weights(self) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from fedseg_mm.algorithms.fedavg import FedAvg
+from fedseg_mm.algorithms.proximal_step import too_strong
 from fedseg_mm.registry import ALGORITHMS
 from fedseg_mm.structures import ClientContext, ClientUpdate
 from fedseg_mm.validation import check_number
@@ -33,6 +34,8 @@ class FedDyn(FedAvg):
         kwargs: Arguments of :class:`FedAvg`.
     """
 
+    keeps_state = True
+
     def __init__(self, alpha: float = 0.01, **kwargs) -> None:
         super().__init__(**kwargs)
         self.alpha = check_number('federated.algorithm.alpha', alpha, above=0)
@@ -41,6 +44,13 @@ class FedDyn(FedAvg):
     def start(self, model: nn.Module) -> None:
         super().start(model)
         self.drift = {name: torch.zeros_like(self.weights[name]) for name in self.trained}
+
+    def warnings(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> list[str]:
+        return super().warnings(optimizer, model) + too_strong('federated.algorithm.alpha', self.alpha, optimizer)
+
+    @property
+    def remedy(self) -> str:
+        return f'lower federated.algorithm.alpha={self.alpha:g} or the learning rate'
 
     def adjust_gradients(self, context: ClientContext) -> None:
         names, parameters, gradients = context.gradients()

@@ -60,6 +60,8 @@ class FedNTD(FedAvg):
         FedSegError: An argument is not as described.
     """
 
+    reads_maps = True
+
     def __init__(self, beta: float = 1.0, temperature: float = 1.0, pixels: str = 'all', **kwargs) -> None:
         super().__init__(**kwargs)
         self.beta = check_number('federated.algorithm.beta', beta, least=0)

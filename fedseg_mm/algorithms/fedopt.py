@@ -24,6 +24,7 @@ class FedOpt(FedAvg):
 
     #: The server's; there from start on.
     optimizer: torch.optim.Optimizer
+    keeps_state = True
 
     def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)

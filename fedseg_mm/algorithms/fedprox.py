@@ -1,7 +1,9 @@
 """FedProx: clients are held near the global model."""
 import torch
+from torch import nn
 
 from fedseg_mm.algorithms.fedavg import FedAvg
+from fedseg_mm.algorithms.proximal_step import too_strong
 from fedseg_mm.registry import ALGORITHMS
 from fedseg_mm.structures import ClientContext
 from fedseg_mm.validation import check_number
@@ -32,3 +34,10 @@ class FedProx(FedAvg):
         if self.mu and names:
             drift = torch._foreach_sub(parameters, [context.broadcast.weights[name] for name in names])
             torch._foreach_add_(gradients, drift, alpha=self.mu)
+
+    def warnings(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> list[str]:
+        return super().warnings(optimizer, model) + too_strong('federated.algorithm.mu', self.mu, optimizer)
+
+    @property
+    def remedy(self) -> str:
+        return f'lower federated.algorithm.mu={self.mu:g} or the learning rate' if self.mu else super().remedy

@@ -34,6 +34,8 @@ class MOON(FedAvg):
         kwargs: Arguments of :class:`FedAvg`.
     """
 
+    reads_maps = True
+
     def __init__(self, mu: float = 1.0, temperature: float = 0.5, **kwargs) -> None:
         super().__init__(**kwargs)
         self.mu = check_number('federated.algorithm.mu', mu, least=0)

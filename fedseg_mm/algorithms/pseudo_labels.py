@@ -38,6 +38,8 @@ class PseudoLabels(FedAvg):
         FedSegError: An argument is not as described.
     """
 
+    reads_maps = True
+
     def __init__(self, loss_weight: float = 0.5, threshold: float = 0.8, start_round: int = 1, **kwargs) -> None:
         super().__init__(**kwargs)
         self.loss_weight = check_number('federated.algorithm.loss_weight', loss_weight, least=0)

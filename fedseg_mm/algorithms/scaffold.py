@@ -32,6 +32,8 @@ class SCAFFOLD(FedAvg):
         kwargs: Arguments of :class:`FedAvg`.
     """
 
+    keeps_state = True
+
     def __init__(self, server_lr: float = 1.0, **kwargs) -> None:
         super().__init__(**kwargs)
         self.server_lr = check_number('federated.algorithm.server_lr', server_lr, above=0)

@@ -32,7 +32,8 @@ def config_of(args: argparse.Namespace) -> Config:
         FedSegError: The file is missing or no config, or the options do not
             fit it.
     """
-    cfg = load_config(args.config, args.cfg_options, getattr(args, 'federated', None), args.work_dir)
+    cfg = load_config(args.config, args.cfg_options, getattr(args, 'federated', None), args.work_dir,
+                      getattr(args, 'data', None))
     if hasattr(args, 'launcher'):
         cfg.launcher = args.launcher
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -41,15 +42,18 @@ def config_of(args: argparse.Namespace) -> Config:
 
 @contextmanager
 def one_sentence_errors(tool: str) -> Iterator[None]:
-    """Print what the user can mend as one sentence, and exit with 1."""
+    """Print what the user can mend, a sentence per fault, and exit with 1."""
     try:
         yield
     except FedSegError as error:
-        sys.exit(f'{tool}: {error}')
-    except AssertionError as error:
-        if 'is not in the pretrained model' not in str(error):
+        sys.exit('\n'.join(f'{tool}: {sentence}' for sentence in str(error).splitlines()))
+    except (AssertionError, TypeError, ValueError, OSError) as error:
+        if 'is not in the pretrained model' in str(error):
+            sys.exit(f'{tool}: {error}: check the `prefix` of the init_cfg')
+        sentence = _what_could_not_be_built(error)
+        if sentence is None:
             raise
-        sys.exit(f'{tool}: {error}: check the `prefix` of the init_cfg')
+        sys.exit(f'{tool}: {sentence}')
     except KeyError as error:
         if 'is not in the' not in str(error):
             raise
@@ -57,6 +61,20 @@ def one_sentence_errors(tool: str) -> Iterator[None]:
     except KeyboardInterrupt:
         print(f'\n{tool}: stopped; a training goes on from its last checkpoint with --resume', file=sys.stderr)
         sys.exit(130)
+
+
+def _what_could_not_be_built(error: Exception) -> str | None:
+    """A sentence on a part of OpenMMLab's or a third party's that refuses what the config gives it."""
+    built, frame = None, error.__traceback__
+    while frame is not None:
+        if frame.tb_frame.f_code.co_name == 'build_from_cfg':
+            built = frame.tb_frame.f_locals.get('obj_cls')
+        elif built is not None and frame.tb_frame.f_code.co_name != '__init__':
+            built = None if isinstance(error, TypeError) else built  # an error within it, and not in its arguments
+        frame = frame.tb_next
+    if not isinstance(built, type) or built.__module__.startswith('fedseg_mm.'):
+        return None
+    return f'{built.__name__} cannot be built as the config says: {" ".join(str(error).split())}'
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,6 +95,14 @@ def refuse_initial_model(checkpoint: dict, path: str) -> None:
     if (checkpoint.get('federated') or {}).get('type') == 'LocalOnly':
         raise FedSegError(f'the checkpoint {path} of LocalOnly holds the initial model, because every client has a '
                           "model of its own: the clients' figures are in vis_data/clients.json of the training")
+
+
+def add_data_argument(parser: argparse.ArgumentParser) -> None:
+    """The argument that puts other data into a config."""
+    parser.add_argument('--data', metavar='FILE',
+                        help='train and evaluate any config on other data: a config file with `train_dataloader`, '
+                        '`val_dataloader` and the like, e.g. configs/_base_/datasets/camvid_512x512.py, which replace '
+                        "those of the config; the heads' num_classes follow the data; goes with --federated too")
 
 
 def add_federated_argument(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,13 @@ from mmengine.utils import ProgressBar
 from prettytable import PrettyTable
 from torch import Tensor
 
-from fedseg_mm.cli.common import CfgOptions, add_federated_argument, config_of, one_sentence_errors
+from fedseg_mm.cli.common import (
+    CfgOptions,
+    add_data_argument,
+    add_federated_argument,
+    config_of,
+    one_sentence_errors,
+)
 from fedseg_mm.cli.parser import ToolParser
 from fedseg_mm.cli.test import check_checkpoint
 from fedseg_mm.compat import load_weights_only
@@ -44,6 +50,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--batches', type=int, default=5, help='batches per client at most (default: 5)')
     parser.add_argument('--clients', action='store_true', help='print a line for every client too')
     add_federated_argument(parser)
+    add_data_argument(parser)
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
     args = parser.parse_args(argv)
     args.work_dir = None

@@ -5,7 +5,13 @@ from pathlib import Path
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
-from fedseg_mm.cli.common import CfgOptions, add_federated_argument, config_of, one_sentence_errors
+from fedseg_mm.cli.common import (
+    CfgOptions,
+    add_data_argument,
+    add_federated_argument,
+    config_of,
+    one_sentence_errors,
+)
 from fedseg_mm.cli.parser import ToolParser
 from fedseg_mm.config import CFG_OPTIONS_HELP, check_data_folders, federated_section
 from fedseg_mm.datasets import partition_dataset
@@ -32,6 +38,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--work-dir', help='where partition.json and partition.png go (default: '
                         'work_dirs/CONFIG_NAME)')
     add_federated_argument(parser)
+    add_data_argument(parser)
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
     return parser.parse_args(argv)
 

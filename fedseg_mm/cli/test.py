@@ -1,22 +1,27 @@
 """Evaluation of a checkpoint, federated or not."""
 import argparse
+import logging
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader, Runner
+from mmseg.registry import METRICS
 from torch import nn
 
 from fedseg_mm.checks import check_evaluation
 from fedseg_mm.cli.common import (
     add_common_arguments,
+    add_data_argument,
     config_of,
     joined_processes,
     one_sentence_errors,
     refuse_initial_model,
 )
 from fedseg_mm.cli.parser import ToolParser
-from fedseg_mm.config import check_data_folders
+from fedseg_mm.config import check_data_folders, evaluator_dicts
 from fedseg_mm.errors import FedSegError
+from fedseg_mm.registry import constructor_parameters, registered
 
 EPILOG = """\
 examples:
@@ -37,6 +42,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--show-dir', help='folder for painted predictions, of all test images')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds for which --show shows an image')
     parser.add_argument('--tta', action='store_true', help="test time augmentation, by the config's tta_pipeline")
+    add_data_argument(parser)
     add_common_arguments(parser)
     return parser.parse_args(argv)
 
@@ -49,6 +55,21 @@ def paint_predictions(cfg: Config, args: argparse.Namespace) -> None:
     hook.update(draw=True, interval=1, show=args.show, wait_time=args.wait_time)
     if args.show_dir:
         cfg.visualizer.save_dir = args.show_dir
+
+
+def write_label_maps(cfg: Config, folder: str) -> None:
+    """Have the first metric that can write label maps do so.
+
+    Raises:
+        FedSegError: None of them can.
+    """
+    for metric in evaluator_dicts(cfg.test_evaluator):
+        cls = registered(METRICS, metric.get('type'))
+        if isinstance(cls, type) and 'output_dir' in constructor_parameters(cls):
+            metric.update(output_dir=folder, keep_results=True)
+            return
+    raise FedSegError('--out needs a metric in test_evaluator that writes label maps, such as '
+                      "dict(type='IoUMetric', iou_metrics=['mIoU'])")
 
 
 def use_tta(cfg: Config) -> None:
@@ -90,13 +111,16 @@ def main(argv: list[str] | None = None) -> None:
         if args.tta:
             use_tta(cfg)
         if args.out:
-            cfg.test_evaluator.update(output_dir=args.out, keep_results=True)
+            write_label_maps(cfg, args.out)
         with joined_processes(cfg):
             runner = Runner.from_cfg(cfg)
             model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            unseen = None
             if args.tta:
                 model = model.module
             else:  # several pipelines per image
-                check_evaluation(runner.test_dataloader)
+                unseen = check_evaluation(runner.test_dataloader, runner.test_loop.evaluator)
             check_checkpoint(model, args.checkpoint)
             runner.test()
+            if unseen:
+                print_log(unseen, 'current', logging.WARNING)

@@ -9,19 +9,24 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from fedseg_mm.cli.common import (
     add_common_arguments,
+    add_data_argument,
     add_federated_argument,
     config_of,
     joined_processes,
     one_sentence_errors,
 )
 from fedseg_mm.cli.parser import ToolParser
-from fedseg_mm.config import check_data_folders, check_seed, federate, warn_of_iterations
-from fedseg_mm.errors import FedSegError
+from fedseg_mm.config import check_config, federate, warn_of_iterations
+from fedseg_mm.errors import Faults, FedSegError
+from fedseg_mm.registry import type_name
 
 EPILOG = """\
 examples:
   train             python tools/fed_train.py configs/fedavg/upernet_camvid160x120_noniid1_backce.py
   a plain config    python tools/fed_train.py mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py \\
+                        --federated configs/_base_/federated/fedseg_noniid1.py
+  other data        python tools/fed_train.py mmseg::segformer/segformer_mit-b0_8xb1-160k_cityscapes-1024x1024.py \\
+                        --data configs/_base_/datasets/camvid_512x512.py \\
                         --federated configs/_base_/federated/fedseg_noniid1.py
   another method    python tools/fed_train.py CONFIG --cfg-options federated.algorithm.type=FedProx \\
                         federated.algorithm.mu=0.01
@@ -48,6 +53,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--amp', action='store_true',
                         help='mixed precision on a GPU: bfloat16 where the GPU has it, else float16')
     add_federated_argument(parser)
+    add_data_argument(parser)
     add_common_arguments(parser)
     return parser.parse_args(argv)
 
@@ -56,12 +62,12 @@ def use_amp(cfg: Config) -> None:
     """Train in mixed precision, if there is a GPU."""
     if not torch.cuda.is_available():
         print_log('Mixed precision needs a GPU and there is none: training in float32.', 'current', logging.WARNING)
-        if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper':
+        if type_name(cfg.optim_wrapper.get('type')) == 'AmpOptimWrapper':
             cfg.optim_wrapper.type = 'OptimWrapper'
             for key in ('dtype', 'loss_scale', 'use_fp64'):
                 cfg.optim_wrapper.pop(key, None)
         return
-    if cfg.optim_wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
+    if type_name(cfg.optim_wrapper.get('type', 'OptimWrapper')) not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise FedSegError(f'--amp cannot be combined with optim_wrapper.type={cfg.optim_wrapper.type}')
     if torch.cuda.is_bf16_supported(including_emulation=False):
         # no loss scaling: bfloat16 has float32's range, and a scaler skips some of a client's few steps
@@ -74,9 +80,13 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with one_sentence_errors('fed_train'):
         cfg = config_of(args)
-        federate(cfg)
-        check_data_folders(cfg, ('train_dataloader', 'val_dataloader'))
-        wrapper = (cfg.get('optim_wrapper') or {}).get('type')
+        faults = Faults()
+        with faults:
+            federate(cfg)
+        with faults:
+            check_config(cfg)
+        faults.report()
+        wrapper = type_name(cfg.optim_wrapper.get('type'))
         if args.amp or (wrapper == 'AmpOptimWrapper' and not torch.cuda.is_available()):
             use_amp(cfg)
         cfg.resume = args.resume or cfg.get('resume', False)
@@ -90,7 +100,6 @@ def main(argv: list[str] | None = None) -> None:
                 print_log(f'--resume: there is no checkpoint in {cfg.work_dir}, training starts with round 1{weights}.',
                           'current', level=logging.WARNING)
         warn_of_iterations(cfg)
-        check_seed(cfg)
         with joined_processes(cfg):
             runner = Runner.from_cfg(cfg)
             runner.train()

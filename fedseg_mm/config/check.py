@@ -1,15 +1,54 @@
 """What is looked at in a config before anything is built of it."""
+import importlib.util
+import inspect
 import logging
 import os
 import os.path as osp
+from collections.abc import Iterator, Mapping
 
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmseg.registry import DATASETS
+from mmengine.registry import Registry
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS, METRICS, OPTIMIZERS, PARAM_SCHEDULERS
 
-from fedseg_mm.errors import FedSegError
+from fedseg_mm.datasets.client_stream import WORKER_OPTIONS
+from fedseg_mm.datasets.labels import VOID
+from fedseg_mm.errors import Faults, FedSegError
+from fedseg_mm.registry import constructor_parameters, registered, type_name
+from fedseg_mm.validation import check_keys
+
+#: What a backend of the visualizer imports, and what is installed to have it.
+BACKEND_PACKAGES = {
+    'WandbVisBackend': ('wandb', 'wandb'), 'MLflowVisBackend': ('mlflow', 'mlflow'),
+    'TensorboardVisBackend': ('tensorboard', 'tensorboard'), 'ClearMLVisBackend': ('clearml', 'clearml'),
+    'NeptuneVisBackend': ('neptune', 'neptune'), 'DVCLiveVisBackend': ('dvclive', 'dvclive'),
+    'AimVisBackend': ('aim', 'aim')
+}
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
+def check_config(cfg: Config, loaders: tuple[str, ...] = LOADERS[:2]) -> None:
+    """Look at all of a training's config that can be judged without its model and images.
+
+    Args:
+        cfg (Config): The whole config.
+        loaders (tuple[str]): The dataloaders whose folders must exist.
+
+    Raises:
+        FedSegError: Names all that is wrong, a line for each fault.
+    """
+    faults = Faults()
+    with faults:
+        check_data_folders(cfg, loaders)
+    for check in (_check_classes, _check_sections, _check_evaluators, _check_backends, _check_optimizer,
+                  _check_schedules, _check_model, check_seed):
+        with faults:
+            check(cfg)
+    faults.report()
+
+
+# --- data -------------------------------------------------------------------
 def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
     """Refuse a config whose data folders do not exist.
 
@@ -21,9 +60,26 @@ def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
         FedSegError: A folder or annotation file is missing; names it and the
             config's key.
     """
+    faults = Faults()
     for loader in loaders:
         if cfg.get(loader):
-            _check_dataset(cfg[loader].get('dataset', {}), f'{loader}.dataset')
+            evaluators = cfg.get(loader.replace('dataloader', 'evaluator'))
+            labelled = not (evaluators and all(one.get('format_only') for one in evaluator_dicts(evaluators)))
+            for key, dataset in plain_datasets_of(cfg[loader].get('dataset', {}), f'{loader}.dataset'):
+                with faults:
+                    _check_dataset(dataset, key, labelled)
+    faults.report()
+
+
+def plain_datasets_of(dataset: dict, key: str) -> Iterator[tuple[str, dict]]:
+    """The data sets that wrappers hold, with their keys."""
+    parts = [(f'{key}.datasets.{i}', part) for i, part in enumerate(dataset.get('datasets') or [])]
+    if isinstance(dataset.get('dataset'), dict):
+        parts.append((f'{key}.dataset', dataset['dataset']))
+    if not parts:
+        yield key, dataset
+    for name, part in parts:
+        yield from plain_datasets_of(part, name)
 
 
 def _warn_of_other_images(dataset, key: str, found: int) -> None:
@@ -35,15 +91,12 @@ def _warn_of_other_images(dataset, key: str, found: int) -> None:
     others = [name for _, _, names in os.walk(folder) for name in names
               if name.lower().endswith(kinds) and not name.endswith(suffix)]
     if others:
+        example = others[0].encode(errors='backslashreplace').decode()
         print_log(f'{key} takes {found} images of {folder} and leaves out {len(others)} whose names do not end in '
-                  f'img_suffix={suffix!r}, such as {others[0]}.', 'current', level=logging.WARNING)
+                  f'img_suffix={suffix!r}, such as {example}.', 'current', level=logging.WARNING)
 
 
-def _check_dataset(dataset: dict, key: str) -> None:
-    for i, part in enumerate(dataset.get('datasets', [])):
-        _check_dataset(part, f'{key}.datasets.{i}')
-    if isinstance(dataset.get('dataset'), dict):
-        _check_dataset(dataset['dataset'], f'{key}.dataset')
+def _check_dataset(dataset: dict, key: str, labelled: bool) -> None:
     root = dataset.get('data_root') or ''
     if '://' in root:
         return  # a remote file backend
@@ -52,7 +105,7 @@ def _check_dataset(dataset: dict, key: str) -> None:
                           'the environment variable that README.md gives for it, or set '
                           f'{key}.data_root')
     for name, prefix in (dataset.get('data_prefix') or {}).items():
-        folder = osp.join(root, prefix) if isinstance(prefix, str) else ''
+        folder = osp.join(root, prefix) if isinstance(prefix, str) and (labelled or name == 'img_path') else ''
         if folder and not osp.isdir(folder):
             raise FedSegError(f'the data folder {folder} does not exist ({key}.data_prefix.{name})')
     ann_file = dataset.get('ann_file')
@@ -62,8 +115,8 @@ def _check_dataset(dataset: dict, key: str) -> None:
         try:
             built = DATASETS.build({**dataset, 'lazy_init': True, 'pipeline': []})
             files = built.load_data_list()
-        except TypeError:
-            return  # a data set of the user's own that cannot be listed before it is built
+        except (TypeError, ValueError):
+            return  # a data set of the user's own that cannot be listed before it is built, or wrong class names
         if not files:
             folder = osp.join(root, dataset['data_prefix'].get('img_path', ''))
             raise FedSegError(f'{key} finds no image ending in {getattr(built, "img_suffix", "")} in {folder}: check '
@@ -71,17 +124,200 @@ def _check_dataset(dataset: dict, key: str) -> None:
         _warn_of_other_images(built, key, len(files))
 
 
-def warn_of_iterations(cfg: Config) -> None:
-    """Say so where a setting was meant for iterations, which there are fewer of: one per round."""
-    rounds = cfg.train_cfg.max_rounds
-    for i, schedule in enumerate(cfg.get('param_scheduler') or []):
-        if isinstance(schedule, dict) and isinstance(end := schedule.get('end'), int) and end > rounds:
-            print_log(f'param_scheduler.{i}.end={end} is beyond max_rounds={rounds}: schedules count rounds.',
-                      'current', level=logging.WARNING)
-    interval = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('interval', -1)
-    if interval > rounds:
-        print_log(f'default_hooks.checkpoint.interval={interval} is beyond max_rounds={rounds}: only the last round '
-                  'is saved.', 'current', level=logging.WARNING)
+def class_names(dataset: dict, key: str) -> tuple[str, ...] | None:
+    """The names of a data set's classes, as its config or its type says them.
+
+    Args:
+        dataset (dict): A data set's config.
+        key (str): Its key in the whole config, for messages.
+
+    Returns:
+        tuple[str], optional: None where only the data set itself knows.
+
+    Raises:
+        FedSegError: They cannot be names, or do not fit the type.
+    """
+    cls = registered(DATASETS, dataset.get('type'))
+    known: Mapping = getattr(cls, 'METAINFO', None) or {}
+    metainfo = dataset.get('metainfo') or {}
+    if not isinstance(metainfo, Mapping):
+        raise FedSegError(f"{key}.metainfo must be a dict such as dict(classes=('road', ...)), but is {metainfo!r}")
+    for name in ('CLASSES', 'PALETTE'):
+        if name in metainfo:
+            raise FedSegError(f'{key}.metainfo has the key `{name}`, which MMSegmentation 1 does not read: write '
+                              f'`{name.lower()}`')
+    classes = metainfo.get('classes', known.get('classes'))
+    if isinstance(classes, str):
+        if not osp.isfile(classes):
+            raise FedSegError(f'{key}.metainfo.classes is the text {classes!r}, of which every letter would be a class '
+                              f'(it is no file with names either): write classes=({classes!r}, ), with a comma')
+        with open(classes, encoding='utf-8') as file:
+            classes = [line.rstrip('\n\r') for line in file]
+    if classes is None:
+        if cls is BaseSegDataset:
+            raise FedSegError(f"{key} has no class names: set {key}.metainfo=dict(classes=('road', ...)), and the same "
+                              'for the other loaders')
+        return None
+    if not isinstance(classes, (list, tuple)) or not classes or not all(isinstance(one, str) for one in classes):
+        raise FedSegError(f'{key}.metainfo.classes must be a list of names, but is {classes!r}')
+    if len(set(classes)) < len(classes):
+        raise FedSegError(f'{key}.metainfo.classes names {max(classes, key=list(classes).count)} twice: give every '
+                          'class a name of its own')
+    own = known.get('classes')
+    if own is not None and (others := [one for one in classes if one not in own]):
+        raise FedSegError(f'{key}.metainfo.classes names {", ".join(others[:5])}, but {type_name(cls)} has no such '
+                          f'class: its classes are {", ".join(own[:20])}{", …" if len(own) > 20 else ""}')
+    palette = metainfo.get('palette', known.get('palette'))
+    is_subset = own is not None and list(own) != list(classes) and len(palette or ()) == len(own)
+    if palette and len(palette) != len(classes) and not is_subset:
+        raise FedSegError(f'{key}.metainfo.palette has {len(palette)} colours for {len(classes)} classes: give one '
+                          'colour for each class, or leave the palette out')
+    return tuple(classes)
+
+
+def _check_classes(cfg: Config) -> None:
+    """Refuse names of classes that are none, and those that differ between data sets."""
+    faults = Faults()
+    first: tuple[str, tuple[str, ...]] | None = None
+    for loader in LOADERS:
+        for key, dataset in plain_datasets_of((cfg.get(loader) or {}).get('dataset') or {}, f'{loader}.dataset'):
+            classes = None
+            with faults:
+                classes = class_names(dataset, key) if dataset else None
+            if classes is None:
+                continue
+            if first is None:
+                first = key, classes
+            elif classes != first[1]:
+                faults.add(_difference(key, classes, *first))
+    faults.report()
+
+
+def _difference(key: str, classes: tuple[str, ...], other: str, expected: tuple[str, ...]) -> str:
+    """How the classes of one data set differ from those of another."""
+    lacks = [one for one in expected if one not in classes]
+    more = [one for one in classes if one not in expected]
+    words = [f'it lacks {", ".join(lacks[:5])}{", …" if lacks[5:] else ""}'] if lacks else []
+    words += [f'it adds {", ".join(more[:5])}{", …" if more[5:] else ""}'] if more else []
+    how = ' and '.join(words) or 'it has them in another order'
+    return f'{key} has other classes than {other}: {how}; give all data sets the same metainfo.classes'
+
+
+# --- sections ---------------------------------------------------------------
+def _check_sections(cfg: Config) -> None:
+    """Refuse half an evaluation, which MMEngine refuses without the names."""
+    faults = Faults()
+    for mode in ('val', 'test'):
+        names = [f'{mode}_{part}' for part in ('cfg', 'dataloader', 'evaluator')]
+        given = [name for name in names if cfg.get(name) is not None]
+        if given and len(given) < 3:
+            missing = ' and '.join(name for name in names if name not in given)
+            faults.add(f'{missing} is None or missing, but {" and ".join(given)} {"is" if len(given) == 1 else "are"} '
+                       'given: give all three, or set all three to None')
+    for name in ('train_dataloader', 'optim_wrapper'):
+        if not isinstance(cfg.get(name), dict):
+            faults.add(f'{name} must be a dict, but is {cfg.get(name)!r}: a training needs it')
+    for name in LOADERS:
+        if isinstance(cfg.get(name), dict) and 'dataset' not in cfg[name]:
+            faults.add(f'{name} needs `dataset`, which is not given')
+    faults.report()
+
+
+def evaluator_dicts(evaluator) -> list[dict]:
+    """The metrics of an evaluator, which may be one, a list of them, or an Evaluator that holds them."""
+    if isinstance(evaluator, (list, tuple)):
+        return [metric for one in evaluator for metric in evaluator_dicts(one)]
+    if isinstance(evaluator, dict):
+        return evaluator_dicts(evaluator['metrics']) if 'metrics' in evaluator else [evaluator]
+    return []
+
+
+def _check_evaluators(cfg: Config) -> None:
+    faults = Faults()
+    for name in ('val_evaluator', 'test_evaluator'):
+        for metric in evaluator_dicts(cfg.get(name)):
+            ignored = metric.get('ignore_index', VOID)
+            if type_name(metric.get('type')) == 'IoUMetric' and ignored != VOID:
+                faults.add(f'{name}.ignore_index is {ignored!r}, but void pixels have the label {VOID}: leave it out')
+            with faults:
+                _check_known_keys(METRICS, metric, name)
+    faults.report()
+
+
+def _check_backends(cfg: Config) -> None:
+    """Refuse a backend of the visualizer whose package is not installed."""
+    faults = Faults()
+    for backend in (cfg.get('visualizer') or {}).get('vis_backends') or []:
+        name = type_name(backend.get('type'))
+        module, package = BACKEND_PACKAGES.get(name, ('', ''))
+        if module and importlib.util.find_spec(module) is None:
+            faults.add(f'visualizer.vis_backends has {name}, which needs the package {package}, and that is not '
+                       f'installed: run `pip install {package}`, or remove the backend')
+    faults.report()
+
+
+def _check_known_keys(registry: Registry, section: dict, key: str, further: tuple[str, ...] = ()) -> None:
+    """Refuse an unknown type, and keys that the type does not take; what takes any key is not judged."""
+    if not isinstance(section, dict) or 'type' not in section:
+        return
+    cls = registered(registry, section['type'], key)
+    if not inspect.isclass(cls):
+        return
+    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls).parameters.values()) and not further:
+        return
+    check_keys((name for name in section if name not in ('type', '_scope_')),
+               [*constructor_parameters(cls), *further], key)
+
+
+def _check_optimizer(cfg: Config) -> None:
+    wrapper = cfg.get('optim_wrapper') or {}
+    if not isinstance(wrapper, dict) or 'constructor' in wrapper and 'optimizer' not in wrapper:
+        return  # its constructor makes the optimizers
+    optimizer = wrapper.get('optimizer')
+    if not isinstance(optimizer, dict) or 'type' not in optimizer:
+        if any(isinstance(part, dict) and 'optimizer' in part for part in wrapper.values()):
+            return  # one per part of the model
+        raise FedSegError(f'optim_wrapper.optimizer must be a dict with a `type`, but is {optimizer!r}')
+    _check_known_keys(OPTIMIZERS, optimizer, 'optim_wrapper.optimizer')
+
+
+def _schedules(cfg: Config) -> list[tuple[str, dict]]:
+    given = cfg.get('param_scheduler') or []
+    return [(f'param_scheduler.{i}', schedule) for i, schedule in
+            enumerate([given] if isinstance(given, dict) else given) if isinstance(schedule, dict)]
+
+
+def _check_schedules(cfg: Config) -> None:
+    faults = Faults()
+    for key, schedule in _schedules(cfg):
+        with faults:
+            _check_known_keys(PARAM_SCHEDULERS, schedule, key, ('convert_to_iter_based', 'by_epoch', 'begin', 'end'))
+    faults.report()
+
+
+def _check_model(cfg: Config) -> None:
+    """Refuse what a head or loss would refuse with a traceback when it is built."""
+    if not isinstance(cfg.get('model'), dict):
+        raise FedSegError(f'model must be a dict, but is {cfg.get("model")!r}')
+    faults = Faults()
+    for key, part in _dicts(cfg.model, 'model'):
+        classes, channels, weights = (part.get(name) for name in ('num_classes', 'out_channels', 'class_weight'))
+        if isinstance(classes, int) and isinstance(channels, int) and channels not in (1, classes):
+            faults.add(f'{key}.out_channels={channels} must be the number of classes, {classes}: leave it out')
+        if isinstance(weights, str) and '://' not in weights and not osp.isfile(weights):
+            faults.add(f'{key}.class_weight names the file {weights}, which does not exist')
+    faults.report()
+
+
+def _dicts(value, key: str) -> Iterator[tuple[str, dict]]:
+    """All dicts within a section, with their keys."""
+    if isinstance(value, dict):
+        yield key, value
+        for name, item in value.items():
+            yield from _dicts(item, f'{key}.{name}')
+    elif isinstance(value, (list, tuple)):
+        for place, item in enumerate(value):
+            yield from _dicts(item, f'{key}.{place}')
 
 
 def check_seed(cfg: Config) -> None:
@@ -93,3 +329,33 @@ def check_seed(cfg: Config) -> None:
     seed = (cfg.get('randomness') or {}).get('seed')
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32):
         raise FedSegError(f'randomness.seed must be an integer from 0 to {2**32 - 1}, but is {seed!r}')
+
+
+# --- warnings and what is put right -----------------------------------------
+def warn_of_iterations(cfg: Config) -> None:
+    """Say so where a setting was meant for iterations, which there are fewer of: one per round."""
+    rounds = cfg.train_cfg.max_rounds
+    for key, schedule in _schedules(cfg):
+        for name in ('begin', 'end', 'milestones', 'T_max', 'step_size'):
+            value = schedule.get(name)
+            times = [one for one in (value if isinstance(value, (list, tuple)) else [value])
+                     if isinstance(one, int) and one < 2**31]
+            late = [one for one in times if one > rounds or (one == rounds and name == 'begin')]
+            if late:
+                what = f'{key}.{name}={late[0] if len(times) == 1 else late}'
+                print_log(f'{what} is beyond max_rounds={rounds}: schedules count rounds.', 'current',
+                          level=logging.WARNING)
+    interval = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('interval', -1)
+    if interval > rounds:
+        print_log(f'default_hooks.checkpoint.interval={interval} is beyond max_rounds={rounds}: only the last round '
+                  'is saved.', 'current', level=logging.WARNING)
+
+
+def drop_worker_options(cfg: Config) -> None:
+    """Take off what a DataLoader refuses without worker processes, in place."""
+    for name in LOADERS:
+        loader = cfg.get(name)
+        if isinstance(loader, dict) and not loader.get('num_workers'):
+            for option in WORKER_OPTIONS:
+                if loader.get(option):
+                    del loader[option]

@@ -5,6 +5,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
 from fedseg_mm.errors import FedSegError
+from fedseg_mm.registry import type_name
 
 #: Keys of a schedule that are points in time.
 TIMES = ('begin', 'end', 'T_max', 'step_size', 'total_iters', 'total_steps')
@@ -50,7 +51,7 @@ def federate_plain(cfg: Config, federation: Config) -> None:
                               allow_failed_imports=False)
     if not cfg.get('randomness'):
         cfg.randomness = dict(seed=0)
-    if length and before.get('type') != 'FederatedTrainLoop':
+    if length and type_name(before.get('type')) != 'FederatedTrainLoop':
         unit = 'iterations' if before.get('max_iters') else 'epochs'
         changes.append(f'{length} {unit} became {rounds} rounds')
         changes += _scale_schedules(cfg, rounds / length, unit)
@@ -58,12 +59,12 @@ def federate_plain(cfg: Config, federation: Config) -> None:
     if head_loss is not None:
         changes += _replace_losses(cfg.model, head_loss)
     dataset: dict = (cfg.get('train_dataloader') or {}).get('dataset') or {}
-    if dataset.get('type') == 'RepeatDataset':
+    if type_name(dataset.get('type')) == 'RepeatDataset':
         cfg.train_dataloader.dataset = dataset['dataset']
         changes.append('RepeatDataset was taken off the training data: a round has its local epochs')
     sampler = (cfg.get('train_dataloader') or {}).pop('sampler', None)
     if sampler is not None:
-        changes.append(f'the clients\' own sampling replaced {sampler["type"]}')
+        changes.append(f'the clients\' own sampling replaced {type_name(sampler["type"])}')
     for change in changes:
         print_log(f'--federated: {change}.', 'current', level=logging.INFO)
 
@@ -78,8 +79,9 @@ def _scale_schedules(cfg: Config, ratio: float, unit: str) -> list[str]:
     given = cfg.get('param_scheduler') or []
     for schedule in [given] if isinstance(given, dict) else given:
         schedule = dict(schedule)
+        name = type_name(schedule['type'])
         if unit == 'epochs' and not schedule.get('by_epoch', True):
-            changes.append(f'{schedule["type"]} counts iterations, of which the {unit} have an unknown number, and was '
+            changes.append(f'{name} counts iterations, of which the {unit} have an unknown number, and was '
                            'left out')
             continue
         schedule.pop('convert_to_iter_based', None)
@@ -93,11 +95,11 @@ def _scale_schedules(cfg: Config, ratio: float, unit: str) -> list[str]:
         schedule['by_epoch'] = True
         begin, end = schedule.get('begin', 0), schedule.get('end')
         span = f'{old[0]} to {old[1]}' if old[1] is not None else f'{old[0]} on'
-        if end is not None and end - begin < 2 and schedule['type'] != 'ConstantLR':
-            changes.append(f'{schedule["type"]} ({span}) is shorter than two rounds and was left out')
+        if end is not None and end - begin < 2 and name != 'ConstantLR':
+            changes.append(f'{name} ({span}) is shorter than two rounds and was left out')
             continue
         schedules.append(schedule)
-        changes.append(f'{schedule["type"]} ({span}) goes from round {begin} to {"the last" if end is None else end}')
+        changes.append(f'{name} ({span}) goes from round {begin} to {"the last" if end is None else end}')
     cfg.param_scheduler = schedules
     return changes
 
@@ -116,7 +118,7 @@ def _scale_hooks(cfg: Config, ratio: float) -> list[str]:
     hooks.mean_evaluation = dict(type='MeanEvaluationHook')
     cfg.log_processor = dict(type='RoundLogProcessor')
     for hook in cfg.get('custom_hooks') or []:
-        if hook['type'] != 'EMAHook':
+        if type_name(hook['type']) != 'EMAHook':
             continue
         for key in ('begin_iter', 'begin_epoch'):
             if hook.get(key):
@@ -138,7 +140,7 @@ def _replace_losses(value, head_loss: dict, path: str = 'model') -> list[str]:
     for key, item in value.items():
         if key != 'loss_decode':
             changes += _replace_losses(item, head_loss, f'{path}.{key}')
-    if value.get('type') == 'EncHead' and value.get('use_se_loss', True):
+    if type_name(value.get('type')) == 'EncHead' and value.get('use_se_loss', True):
         # EncHead cannot do without it
         value['loss_se_decode'] = ConfigDict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=0.0)
         changes.append(f'{path}.loss_se_decode has the weight 0: it would teach that classes which a client does not '
@@ -148,13 +150,13 @@ def _replace_losses(value, head_loss: dict, path: str = 'model') -> list[str]:
             changes.append(f'{path} names no `loss_decode` and keeps its own loss')
         return changes
     losses = value['loss_decode']
-    if value.get('out_channels') == 1 or value.get('type') in OTHER_HEADS:
+    if value.get('out_channels') == 1 or type_name(value.get('type')) in OTHER_HEADS:
         changes.append(f'{path}.loss_decode stays, because its head does not tell classes apart')
         return changes
     is_list = isinstance(losses, (list, tuple))
     replaced = []
     for loss in losses if is_list else [losses]:
-        name = str(loss.get('type')).rsplit('.', 1)[-1]
+        name = type_name(loss.get('type'))
         if name in CROSS_ENTROPIES:
             kept = {key: loss[key] for key in ('loss_weight', 'class_weight', 'loss_name') if key in loss}
             loss = ConfigDict({**head_loss, **kept})

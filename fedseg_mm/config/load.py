@@ -7,7 +7,9 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 from mmengine.utils import get_installed_path, is_installed
 
+from fedseg_mm.config.check import drop_worker_options
 from fedseg_mm.config.federate_plain import federate_plain
+from fedseg_mm.config.replace_data import replace_data
 from fedseg_mm.errors import FedSegError
 
 CFG_OPTIONS_HELP = ('override settings of the config, as key=value pairs; nested keys are joined by dots, lists are '
@@ -65,7 +67,7 @@ def parse_options(texts: Sequence[str]) -> dict:
 
 
 def load_config(config: str, options: Mapping | None = None, federated: str | None = None,
-                work_dir: str | None = None) -> Config:
+                work_dir: str | None = None, data: str | None = None) -> Config:
     """A config file with what the command line adds to it.
 
     Args:
@@ -75,6 +77,8 @@ def load_config(config: str, options: Mapping | None = None, federated: str | No
             plain config.
         work_dir (str, optional): ``--work-dir``. Defaults to that of the
             config, or else to ``work_dirs/CONFIG_NAME``.
+        data (str, optional): ``--data``, the file whose data replace those of
+            the config.
 
     Raises:
         FedSegError: The file is missing or no config, or the options do not
@@ -84,6 +88,10 @@ def load_config(config: str, options: Mapping | None = None, federated: str | No
     try:
         cfg = Config.fromfile(path)
         _drop_own_scope(cfg._cfg_dict)
+        if data:
+            data_cfg = Config.fromfile(find_config(data))
+            _drop_own_scope(data_cfg._cfg_dict)
+            replace_data(cfg, data_cfg)
         if federated:
             federate_plain(cfg, Config.fromfile(find_config(federated)))
         for option in options or {}:
@@ -100,10 +108,11 @@ def load_config(config: str, options: Mapping | None = None, federated: str | No
         raise
     except Exception as error:  # a config is code and may raise anything; the file must be named
         raise FedSegError(f'the config {config} cannot be read: {type(error).__name__}: {error}') from error
+    drop_worker_options(cfg)
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
-        parts = [config] + ([federated] if federated else [])
+        parts = [part for part in (config, data, federated) if part]
         cfg.work_dir = osp.join('work_dirs', '-'.join(osp.splitext(osp.basename(part))[0] for part in parts))
     return cfg
 

@@ -16,6 +16,9 @@ from fedseg_mm.datasets.transforms.remap_unannotated import RemapUnannotated
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.seeding import derive_seed, derived_generator, seeded
 
+#: Options of a DataLoader that it takes only with worker processes.
+WORKER_OPTIONS = ('persistent_workers', 'prefetch_factor', 'multiprocessing_context', 'timeout')
+
 
 class SampleKey(NamedTuple):
     """What a worker needs to know to load one image for one client.
@@ -220,6 +223,8 @@ class ClientStream:
     def __init__(self, dataset: ClientDataset, batch_sampler: ClientBatchSampler, num_workers: int,
                  collate_fn: Callable, **loader_args) -> None:
         self.batch_sampler = batch_sampler
+        if not num_workers:
+            loader_args = {name: value for name, value in loader_args.items() if name not in WORKER_OPTIONS}
         self.loader = DataLoader(
             dataset, batch_sampler=batch_sampler, num_workers=num_workers, collate_fn=collate_fn,
             persistent_workers=num_workers > 0,

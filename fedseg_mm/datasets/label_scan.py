@@ -2,6 +2,7 @@
 import hashlib
 import io
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +20,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from fedseg_mm.datasets.array_cache import cache_folder, file_state, read_array, write_array
 from fedseg_mm.datasets.labels import VOID
-from fedseg_mm.errors import FedSegError
+from fedseg_mm.errors import Faults, FedSegError
+
+#: Files that are named at most, where several are at fault.
+MOST_NAMED = 10
+#: Settings of LoadImageFromFile under which a photo is turned upright, as its EXIF data say.
+UPRIGHT = ('color', 'grayscale')
 
 
 class LabelCounts(NamedTuple):
@@ -29,9 +35,19 @@ class LabelCounts(NamedTuple):
         classes (np.ndarray): Those of each class, int64 (images, classes).
         unannotated (np.ndarray): Those that the image's file calls
             unannotated, int64 (images,).
+        void (np.ndarray): Those of no class, int64 (images,).
+        channels (np.ndarray): Channels of the loaded image, 0 where they are
+            not known, int64 (images,).
     """
     classes: np.ndarray
     unannotated: np.ndarray
+    void: np.ndarray
+    channels: np.ndarray
+
+    @classmethod
+    def of(cls, table: np.ndarray) -> 'LabelCounts':
+        """From a table with a row per image, (images, classes + 3)."""
+        return cls(table[:, :-3], *table[:, -3:].T)
 
 
 def plain_datasets(dataset) -> list[BaseDataset]:
@@ -50,11 +66,12 @@ def plain_datasets(dataset) -> list[BaseDataset]:
 
 
 def scan_labels(dataset, num_workers: int = 0, purpose: str = 'train',
-                unannotated: np.ndarray | None = None) -> LabelCounts:
+                unannotated: np.ndarray | None = None, labelled: bool = True) -> LabelCounts:
     """Count the pixels of each class in each image, and find what cannot be trained on.
 
-    Labels pass through the data set's own loading (``reduce_zero_label``,
-    ``label_map``, any loading transform). The result is cached in the folder
+    Images are measured as the data set's own loader turns and decodes them;
+    labels pass through its own loading (``reduce_zero_label``, ``label_map``,
+    any loading transform). The result is cached in the folder
     ``$FEDSEG_CACHE`` (default ``~/.cache/fedseg_mm``) until a file changes.
 
     Args:
@@ -64,47 +81,74 @@ def scan_labels(dataset, num_workers: int = 0, purpose: str = 'train',
         unannotated (np.ndarray, optional): Per image the label value that
             means "unannotated", -1 for none, -2 for an image that is not to
             be looked at, int (images,). Defaults to None: -1 for all.
+        labelled (bool): Whether the images have labels; those of a test
+            whose predictions are only written may have none. Defaults to
+            True.
 
     Returns:
         LabelCounts: Of every image.
 
     Raises:
-        FedSegError: An image or label is missing or damaged, they differ in
-            size, or a label value is outside the classes; names the file.
+        FedSegError: Images or labels are missing or damaged, they differ in
+            size or channels, or a label value is outside the classes; names
+            up to ten files.
     """
     dataset.full_init()
     num_classes = len(dataset.metainfo['classes'])
     unannotated = np.full(len(dataset), -1) if unannotated is None else unannotated
-    cache = _cache_file(dataset, unannotated)
-    counts = _read_cache(cache, (len(dataset), num_classes + 1))
-    if counts is not None:
-        return LabelCounts(counts[:, :-1], counts[:, -1])
+    cache = _cache_file(dataset, unannotated, labelled)
+    table = _read_cache(cache, (len(dataset), num_classes + 3))
+    if table is not None:
+        return LabelCounts.of(table)
 
-    scan = _LabelScan(dataset, num_classes, unannotated)
+    scan = _LabelScan(dataset, num_classes, unannotated, labelled)
     # its own generator: whether the cache is used must not change what is drawn from the global one later
     loader = DataLoader(scan, batch_size=8, num_workers=num_workers, collate_fn=list, generator=Generator())
-    print_log(f'Checking {len(dataset)} {purpose} images and labels, once until a file changes.', 'current')
-    counts = np.zeros((len(dataset), num_classes + 1), np.int64)
+    what = 'images and labels' if labelled else 'images'
+    print_log(f'Checking {len(dataset)} {purpose} {what}, once until a file changes.', 'current')
+    table = np.zeros((len(dataset), num_classes + 3), np.int64)
+    faults = Faults()
     with closing(row for batch in loader for row in batch) as rows:
         bar = track(rows, purpose, total=len(dataset), transient=True, disable=not sys.stdout.isatty())
         for index, row in enumerate(bar):
-            if isinstance(row, str):
-                raise FedSegError(row)
-            counts[index] = row
-    _write_cache(cache, counts)
-    return LabelCounts(counts[:, :-1], counts[:, -1])
+            if not isinstance(row, str):
+                table[index] = row
+                continue
+            faults.add(row)
+            if len(faults.sentences) >= MOST_NAMED:
+                break
+    faults.report()
+    counts = LabelCounts.of(table)
+    _check_channels(dataset, counts.channels)
+    _write_cache(cache, table)
+    return counts
+
+
+def _check_channels(dataset, channels: np.ndarray) -> None:
+    """Refuse images with more or fewer channels than most of them have."""
+    known = channels[channels > 0]
+    if not len(known) or (known == known[0]).all():
+        return
+    usual = np.bincount(known).argmax()
+    faults = Faults()
+    for index in np.flatnonzero((channels > 0) & (channels != usual))[:MOST_NAMED]:
+        faults.add(f'the image {dataset.get_data_info(int(index)).get("img_path")} has {channels[index]} channels, but '
+                   f'most of the images have {usual}: convert it, or load all of them alike with '
+                   "LoadImageFromFile's color_type='color'")
+    faults.report()
 
 
 class _LabelScan(Dataset):
-    """Class counts of one image and its unannotated pixels, or the sentence that says what is wrong with it."""
+    """A row of the table for one image, or the sentence that says what is wrong with it."""
 
-    def __init__(self, dataset, num_classes: int, unannotated: np.ndarray) -> None:
+    def __init__(self, dataset, num_classes: int, unannotated: np.ndarray, labelled: bool) -> None:
         self.dataset = dataset
         self.num_classes = num_classes
         self.unannotated = unannotated.tolist()
-        self.pipelines = [
-            pipeline for part in plain_datasets(dataset)
-            for pipeline in [list(_label_loading(part.pipeline.transforms))] * len(part)
+        self.loading = [
+            loading for part in plain_datasets(dataset)
+            for loading in [(_image_loader(part.pipeline.transforms),
+                             list(_label_loading(part.pipeline.transforms)) if labelled else None)] * len(part)
         ]
 
     def __len__(self) -> int:
@@ -112,16 +156,23 @@ class _LabelScan(Dataset):
 
     def __getitem__(self, index: int) -> np.ndarray | str:
         if self.unannotated[index] == -2:
-            return np.zeros(self.num_classes + 1, np.int64)
+            return np.zeros(self.num_classes + 3, np.int64)
         info = self.dataset.get_data_info(index)
         try:
-            return self._count(info, self.pipelines[index], self.unannotated[index])
+            return self._row(info, *self.loading[index], self.unannotated[index])
         except FedSegError as defect:
             return str(defect)
 
-    def _count(self, info: dict, pipeline: list, unannotated: int) -> np.ndarray:
+    def _row(self, info: dict, loader: LoadImageFromFile, pipeline: list | None, unannotated: int) -> np.ndarray:
+        image = info.get('img_path')
+        shape = None if image is None else _image_size(image, loader)
+        channels = 0 if shape is None else shape[2]
+        if pipeline is None:
+            return np.append(np.zeros(self.num_classes + 2, np.int64), channels)
+        return np.append(self._count(info, pipeline, None if shape is None else shape[:2], unannotated), channels)
+
+    def _count(self, info: dict, pipeline: list, size: tuple[int, int] | None, unannotated: int) -> np.ndarray:
         image, label = info.get('img_path'), info.get('seg_map_path')
-        size = None if image is None else _image_size(image)
         if label is not None and image is not None:
             _check_depth(label, image)
         try:
@@ -129,7 +180,12 @@ class _LabelScan(Dataset):
                 info = transform(info)
                 if 'gt_seg_map' in info:
                     break
+            if 'gt_seg_map' not in info:
+                raise FedSegError('the pipeline loads no labels: add LoadAnnotations to it or, where predictions are '
+                                  'only written, set format_only=True in the evaluator')
             values = np.asarray(info['gt_seg_map'])
+        except FedSegError:
+            raise
         except Exception as error:  # a data set's own loading may raise anything; the file must be named
             raise FedSegError(f'the label {label} of image {image} cannot be loaded: {error!r}') from error
         if values.ndim != 2:
@@ -148,10 +204,15 @@ class _LabelScan(Dataset):
                 hidden, counts[unannotated] = counts[unannotated], 0
             outside = np.flatnonzero(counts[self.num_classes:VOID]) + self.num_classes
             if not len(outside):
-                return np.append(counts[:self.num_classes], hidden)
+                return np.append(counts[:self.num_classes], (hidden, counts[VOID]))
             greatest = outside[0]
         raise FedSegError(f'the label {label} holds the value {least if least < 0 else greatest}, but the '
                           f'{self.num_classes} classes are 0 to {self.num_classes - 1}, and {VOID} is void')
+
+
+def _image_loader(transforms: list) -> LoadImageFromFile:
+    """The pipeline's own loader of images; the usual one where it has another kind."""
+    return next((one for one in transforms if isinstance(one, LoadImageFromFile)), LoadImageFromFile())
 
 
 def _label_loading(transforms: list) -> Iterator:
@@ -160,29 +221,56 @@ def _label_loading(transforms: list) -> Iterator:
     return iter(loads_labels or [t for t in transforms if not isinstance(t, LoadImageFromFile)])
 
 
-def _read(path: str, what: str, hint: str = '') -> Image.Image | None:
-    """The opened file; None where only a special loader can read its format (.npy, .tif of floats, …)."""
+def _read(path: str, what: str, hint: str = '', backend_args: dict | None = None) -> Image.Image | None:
+    """The opened file; None where only another loader can read it (.npy, .tif of floats, beyond Pillow's limits, …)."""
     try:
-        return Image.open(io.BytesIO(fileio.get(path)))
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+            return Image.open(io.BytesIO(fileio.get(path, backend_args=backend_args)))
     except FileNotFoundError as error:
         raise FedSegError(f'{what} does not exist{hint}') from error
     except UnidentifiedImageError as error:
         if Path(path).suffix.lower() in ('.jpg', '.jpeg', '.png', '.bmp', '.gif', '.webp'):
             raise FedSegError(f'{what} is damaged: it is no image that can be read') from error
         return None
-
-
-def _image_size(path: str) -> tuple[int, int] | None:
-    """Height and width. The whole image is decoded, because a cut-off file shows only at its end."""
-    image = _read(path, f'the image {path}')
-    if image is None:
+    except (ValueError, Image.DecompressionBombError):  # Pillow limits text and pixels, which others read
         return None
+    except OSError as error:
+        raise FedSegError(f'{what} cannot be read: {error}') from error
+
+
+def _image_size(path: str, loader: LoadImageFromFile) -> tuple[int, int, int] | None:
+    """Height, width and channels as ``loader`` gives them; None where Pillow cannot read the format.
+
+    The whole image is decoded, because a cut-off file shows only at its end.
+    """
+    image = _read(path, f'the image {path}', backend_args=loader.backend_args)
+    if image is None:
+        if Path(path).suffix.lower() not in ('.jpg', '.jpeg', '.png', '.bmp', '.webp'):
+            return None
+        return _loaded_shape(path, loader)
     try:
         image.load()
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError) as error:
         raise FedSegError(f'the image {path} is damaged: {error}') from error
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # loaders turn the image upright
-    return (image.width, image.height) if turned else (image.height, image.width)
+    except (ValueError, Image.DecompressionBombError):
+        return _loaded_shape(path, loader)
+    if loader.color_type not in (*UPRIGHT, *(f'{kind}_ignore_orientation' for kind in UPRIGHT)):
+        return _loaded_shape(path, loader)  # as many channels as the file has
+    turned = loader.color_type in UPRIGHT and loader.imdecode_backend not in ('turbojpeg', 'tifffile') and (
+        image.getexif().get(ExifTags.Base.Orientation, 1) >= 5)
+    height, width = (image.width, image.height) if turned else (image.height, image.width)
+    return height, width, 3 if loader.color_type.startswith('color') else 1
+
+
+def _loaded_shape(path: str, loader: LoadImageFromFile) -> tuple[int, int, int]:
+    """Height, width and channels of what the loader makes of a file."""
+    try:
+        loaded = loader(dict(img_path=path))
+        shape = loaded['img'].shape
+    except Exception as error:  # a decoder may raise anything; the file must be named
+        raise FedSegError(f'the image {path} cannot be loaded: {error!r}') from error
+    return shape[0], shape[1], shape[2] if len(shape) > 2 else 1
 
 
 def _check_depth(path: str, image: str) -> None:
@@ -191,25 +279,41 @@ def _check_depth(path: str, image: str) -> None:
     if label is not None and label.mode.startswith(('I', 'F')):
         try:
             greatest = np.asarray(label).max()
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise FedSegError(f'the label {path} of image {image} is damaged: {error}') from error
         if greatest > VOID:
             raise FedSegError(f'the label {path} holds the value {greatest} in 16 or 32 bits, but labels are read as '
                               '8 bits: save it with values up to 255')
 
 
-def _cache_file(dataset, unannotated: np.ndarray) -> Path:
-    """The cache's place, named by a fingerprint of files and label loading."""
+def _cache_file(dataset, unannotated: np.ndarray, labelled: bool) -> Path:
+    """The cache's place, named by a fingerprint of files and of how they are loaded.
+
+    Raises:
+        FedSegError: A file's name is not UTF-8, so that no manifest could
+            name it; names up to ten.
+    """
     digest = hashlib.sha256(np.asarray(unannotated, '<i8').tobytes())
+    faults = Faults()
     for part in plain_datasets(dataset):
-        loading = [repr(transform) for transform in _label_loading(part.pipeline.transforms)]
+        transforms = part.pipeline.transforms
+        loading = [repr(_image_loader(transforms)),
+                   *(repr(transform) for transform in _label_loading(transforms) if labelled)]
         digest.update(repr((part.metainfo['classes'], part.metainfo.get('label_map'),
-                            part.metainfo.get('reduce_zero_label'), loading)).encode())
+                            part.metainfo.get('reduce_zero_label'), labelled, loading)).encode())
         for index in range(len(part)):
             info = part.get_data_info(index)
             for path in (info.get('img_path'), info.get('seg_map_path')):
-                digest.update(f'{path} {file_state(path)}\n'.encode())
-    return cache_folder() / f'class_counts_{digest.hexdigest()[:24]}.npy'
+                try:
+                    digest.update(f'{path} {file_state(path)}\n'.encode())
+                except UnicodeEncodeError:
+                    printable = str(path).encode(errors='backslashreplace').decode()
+                    faults.add(f'the name of the file {printable} is not UTF-8, in which manifests are written: rename '
+                               'it')
+            if len(faults.sentences) >= MOST_NAMED:
+                break
+    faults.report()
+    return cache_folder() / f'label_table_{digest.hexdigest()[:24]}.npy'
 
 
 def _read_cache(cache: Path, shape: tuple[int, int]) -> np.ndarray | None:

@@ -22,12 +22,18 @@ class PartitionSummary:
             (images, classes).
         unannotated_counts (np.ndarray): Pixels that the image's file calls
             unannotated, int64 (images,).
+        void_counts (np.ndarray, optional): Pixels of no class, int64
+            (images,). Defaults to None: not known.
+        channels (np.ndarray, optional): Channels of each image, 0 where they
+            are not known. Defaults to None.
     """
     partition: Partition
     image_names: list[str]
     class_names: tuple[str, ...]
     class_counts: np.ndarray
     unannotated_counts: np.ndarray
+    void_counts: np.ndarray | None = None
+    channels: np.ndarray | None = None
 
     @cached_property
     def num_images(self) -> np.ndarray:

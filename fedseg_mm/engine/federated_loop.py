@@ -98,6 +98,7 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
         algorithm, backend = federation.algorithm, federation.backend
         runner.call_hook('before_train_epoch')
         runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=None)
+        algorithm.follow(federation.model)
         cohort = federation.cohort(round)
         broadcast = algorithm.broadcast(round, hyperparameters(runner.optim_wrapper))
         self.round_log = RoundLog(round, cohort, broadcast, counts_bytes=not algorithm.pools_clients)
@@ -118,9 +119,8 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
                 backend.recalibrate(round, cohort)
                 algorithm.adopt(federation.model)
         elif cohort:
-            raise FedSegError(f'round {round + 1}: no client of the cohort {cohort} sent a finite update; lower '
-                              'the learning rate or clip gradients (optim_wrapper.clip_grad), and go on from the last '
-                              'checkpoint with --resume')
+            raise FedSegError(f'round {round + 1}: no client of the cohort {cohort} sent a finite update; '
+                              f'{algorithm.remedy}, and go on from the last checkpoint with --resume')
         runner.call_hook('after_round')
         runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=None, outputs=self.round_log.scalars())
         self._iter += 1

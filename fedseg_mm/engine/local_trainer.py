@@ -14,7 +14,7 @@ from fedseg_mm.algorithms.fedavg import FedAvg, load_weights
 from fedseg_mm.datasets import ClientStream, Pass
 from fedseg_mm.engine.client_state_store import ClientStateStore
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.models import BackCELoss, FrozenModel, PixelFeatures, hide_unannotated_pixels
+from fedseg_mm.models import BackCELoss, FrozenModel, MissingMaps, PixelFeatures, hide_unannotated_pixels
 from fedseg_mm.processors import ProcessorContext
 from fedseg_mm.seeding import derive_seed
 from fedseg_mm.structures import Broadcast, ClientContext, ClientUpdate
@@ -58,13 +58,24 @@ class LocalTrainer:
         self.back_ce_losses = [module for module in model.modules() if isinstance(module, BackCELoss)]
         self.own_names = algorithm.own_names(model)
         self.has_batch_norm = any(isinstance(module, _BatchNorm) for module in model.modules())
-        self._features = PixelFeatures(model) if self._overrides('local_loss') else None
+        self._features = self._find_features()
         if self._overrides('adjust_gradients') and optim_wrapper.optimizer.defaults.get('fused'):
             raise FedSegError(f'{type(algorithm).__name__} changes gradients before the optimizer steps, which '
                               'optim_wrapper.optimizer.fused=True leaves no room for: remove it')
         self.frozen_model = FrozenModel(model)
         if self._features is not None:
             _ = self.frozen_model.module  # now: in the middle of a step a model may hold what cannot be copied
+
+    def _find_features(self) -> PixelFeatures | MissingMaps | None:
+        """What catches the maps for a method that adds losses; a method that does not ask for them needs none."""
+        if not self._overrides('local_loss'):
+            return None
+        try:
+            return PixelFeatures(self.model)
+        except FedSegError as error:
+            if self.algorithm.reads_maps:
+                raise
+            return MissingMaps(error)
 
     def _overrides(self, method: str) -> bool:
         return getattr(type(self.algorithm), method) is not getattr(FedAvg, method)
@@ -239,7 +250,7 @@ class LocalTrainer:
 
                 def add_losses(model, args, kwargs, losses):
                     if model is self.model and kwargs.get('mode') == 'loss':
-                        context.maps = features.take()
+                        context.maps = features.take()  # type: ignore[assignment]
                         return {**losses, **self.algorithm.local_loss(context)}
 
                 # before label 254 is hidden

@@ -66,6 +66,31 @@ class PixelMaps:
         return inputs
 
 
+class MissingMaps:
+    """In the place of both :class:`PixelMaps` and what catches them, where a head has none.
+
+    Args:
+        error (FedSegError): What whoever asks for a map is told.
+    """
+
+    def __init__(self, error: FedSegError) -> None:
+        self.__dict__['error'] = error
+
+    @contextmanager
+    def caught(self) -> Iterator['MissingMaps']:
+        """Catch nothing."""
+        yield self
+
+    def take(self) -> 'MissingMaps':
+        """Maps that are not there."""
+        return self
+
+    def __getattr__(self, name: str):
+        if name in ('embeddings', 'logits', 'head_input'):
+            raise self.error
+        raise AttributeError(name)
+
+
 class PixelFeatures:
     """Catches what enters a segmentor's decode head, and what enters and leaves its classifier.
 

@@ -329,6 +329,17 @@ def test_mistakes_are_told(arguments, sentence):
     assert sentence in end.value.code
 
 
+def test_curves_and_no_panels_is_said(tmp_path, monkeypatch, capsys):
+    made_up(tmp_path, 'CE', 'noniid1', 0, [10., 12.])
+    monkeypatch.setattr(reproduce, 'check_data_folders', lambda cfg, loaders: None)
+    with pytest.raises(SystemExit) as end:
+        reproduce.main(['--plot', str(tmp_path / 'curves'), '--panels', str(tmp_path / 'panels'), '--rows', 'CE',
+                        '--results', str(tmp_path / 'results'), '--work-dir', str(tmp_path / 'work')])
+    assert end.value.code == (f'reproduce: there is nothing to draw: panels need the checkpoints that trainings with '
+                              f'seed 0 left in {tmp_path}/work; train a row first')
+    assert 'Picture ' in capsys.readouterr().out
+
+
 def test_the_papers_protocol_needs_a_gpu(tmp_path, monkeypatch):
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
     with pytest.raises(SystemExit) as end:

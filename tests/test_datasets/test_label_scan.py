@@ -5,7 +5,7 @@ import torch
 from mmengine.dataset import ConcatDataset
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 import fedseg_mm.datasets.label_scan as label_scan
 from fedseg_mm import FedSegError
@@ -66,7 +66,7 @@ def test_labels_pass_through_the_data_sets_own_loading(tiny_data):
 
 def test_cache_notices_changed_files(own_data, monkeypatch):
     first, size = scan_labels(dataset(own_data)), label_scan._image_size
-    monkeypatch.setattr(label_scan, '_image_size', lambda path: pytest.fail('scanned again'))
+    monkeypatch.setattr(label_scan, '_image_size', lambda path, loader: pytest.fail('scanned again'))
     assert (scan_labels(dataset(own_data)) == first).all()
     monkeypatch.setattr(label_scan, '_image_size', size)
     path = own_data / 'ann_dir' / 'train' / '000.png'
@@ -193,3 +193,61 @@ def test_image_suffix_of_palette(tmp_path):
         image.putpalette([i for c in range(256) for i in (c, 255 - c, 0)])
         image.save(path)
     assert scan_labels(dataset(tmp_path)).sum() > 0
+
+
+def turned(path, rotate=True) -> None:
+    """A photo whose EXIF data say that it is to be turned, over the file at ``path``."""
+    picture = Image.open(path)
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    (picture.transpose(Image.Transpose.ROTATE_90) if rotate else picture).save(path, exif=exif)
+
+
+@pytest.mark.parametrize('color_type, backend, is_turned', [
+    ('color', 'cv2', True), ('grayscale', 'cv2', True), ('color', 'pillow', True), ('color', None, True),
+    ('color_ignore_orientation', 'cv2', False), ('unchanged', 'cv2', False), ('unchanged', 'pillow', False),
+    ('grayscale_ignore_orientation', 'cv2', False), ('color_ignore_orientation', 'pillow', False)])
+def test_images_are_turned_as_their_loader_turns_them(own_data, color_type, backend, is_turned):
+    """In each case, the label has the size that the loader gives the image."""
+    turned(own_data / 'img_dir' / 'train' / '007.png', rotate=is_turned)
+    loader = dict(type='LoadImageFromFile', color_type=color_type, imdecode_backend=backend)
+    data = dataset(own_data, pipeline=[loader, *PIPELINE[1:]])
+    assert data.pipeline.transforms[0](data.get_data_info(7))['img'].shape[:2] == (48, 64)
+    counts = scan(data)
+    assert counts.channels.tolist() == [1 if color_type.startswith('gray') else 3] * 24
+
+
+def with_text(path) -> None:
+    """A PNG with more compressed text than Pillow reads."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text('history', 'a' * 2_000_000, zip=True)
+    Image.open(path).save(path, pnginfo=info)
+
+
+def test_a_png_with_much_text_is_read(own_data):
+    before = scan_labels(dataset(own_data))
+    with_text(own_data / 'img_dir' / 'train' / '002.png')
+    with pytest.raises(ValueError):
+        Image.open(own_data / 'img_dir' / 'train' / '002.png').load()
+    assert (scan_labels(dataset(own_data)) == before).all()
+
+
+def test_what_only_pillow_limits_is_read_or_named(own_data, monkeypatch):
+    """Images by OpenCV; labels and what Pillow is to load are named with what it says."""
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)
+    by_cv2 = [PIPELINE[0], dict(type='LoadAnnotations', imdecode_backend='cv2'), PIPELINE[2]]
+    assert scan(dataset(own_data, pipeline=by_cv2)).channels.tolist() == [3] * 24
+    with pytest.raises(FedSegError, match=r'the label .*ann_dir/train/000.png .* cannot be loaded: DecompressionBomb'):
+        scan(dataset(own_data))
+    by_pillow = [dict(type='LoadImageFromFile', imdecode_backend='pillow'), *by_cv2[1:]]
+    with pytest.raises(FedSegError, match=r'the image .*img_dir/train/000.png cannot be loaded: DecompressionBomb'):
+        scan(dataset(own_data, pipeline=by_pillow))
+
+
+def test_void_and_images_without_labels(own_data):
+    assert scan(dataset(own_data)).void.tolist() == [4 * 64] * 24
+    only_images = [PIPELINE[0], PIPELINE[2]]
+    with pytest.raises(FedSegError, match='the pipeline loads no labels: add LoadAnnotations to it'):
+        scan(dataset(own_data, pipeline=only_images))
+    counts = scan(dataset(own_data, pipeline=only_images), labelled=False)
+    assert counts.classes.sum() == 0 and counts.channels.tolist() == [3] * 24

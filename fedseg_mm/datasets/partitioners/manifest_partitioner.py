@@ -1,8 +1,12 @@
 """Who holds what, as a file says: a real federation, or a partition made before."""
+import codecs
 import difflib
 import fnmatch
+import glob
 import json
+import posixpath
 import re
+import unicodedata
 from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cached_property
@@ -21,6 +25,11 @@ from fedseg_mm.validation import check_keys
 YAML_LOADER = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
 
 
+def _composed(text: str) -> str:
+    """One spelling of accents: some systems write é as one character, others as e and an accent."""
+    return text if text.isascii() else unicodedata.normalize('NFC', text)
+
+
 class _ImageIndex:
     """Finds images by name, folder or pattern, without looking at all of them for each.
 
@@ -29,7 +38,13 @@ class _ImageIndex:
     """
 
     def __init__(self, names: Sequence[str]) -> None:
+        self.root: str | None = getattr(names, 'root', None)
         self.index_of = {name: index for index, name in enumerate(names)}
+        composed = {_composed(name): index for index, name in enumerate(names)}
+        #: Whether accents may be spelled in any way; otherwise their spelling tells two files apart.
+        self.any_spelling = len(composed) == len(self.index_of)
+        if self.any_spelling:
+            self.index_of = composed
 
     @cached_property
     def by_name(self) -> list[str]:
@@ -38,14 +53,35 @@ class _ImageIndex:
 
     def find(self, entry: str) -> list[int]:
         """Indices, ascending, of the images that a manifest's entry means."""
+        if (index := self.index_of.get(entry)) is not None:
+            return [index]
+        entry = self._below_the_folder(_composed(entry) if self.any_spelling else entry)
         if entry in self.index_of:
             return [self.index_of[entry]]
-        if any(sign in entry for sign in '*?['):
-            found = fnmatch.filter(self._starting_with(re.split(r'[*?[]', entry, maxsplit=1)[0]), entry)
-        else:
-            folder = entry.rstrip('/') + '/'
-            found = self.by_name if folder == './' else self._starting_with(folder)
+        found = self.by_name if entry == '.' else self._starting_with(f'{entry}/')
+        if not found and any(sign in entry for sign in '*?['):
+            found = self._matching(entry)
         return sorted(self.index_of[name] for name in found)
+
+    def _below_the_folder(self, entry: str) -> str:
+        """The entry as names are written: below the data folder, without ``./``, ``//`` and a final slash."""
+        if '://' in entry:
+            return entry
+        path = posixpath.normpath(entry)
+        if self.root and path.startswith('/'):
+            path = path[1:] if path.startswith('//') else path
+            if f'{path}/'.startswith(self.root):
+                return path[len(self.root):] or '.'
+        return path
+
+    def _matching(self, pattern: str) -> list[str]:
+        """Names that match; folders that there are stand for themselves, whatever signs are in their names."""
+        parts = pattern.split('/')
+        for depth in range(len(parts) - 1, 0, -1):
+            folder = '/'.join(parts[:depth]) + '/'
+            if '[' in folder and (inside := self._starting_with(folder)):
+                return fnmatch.filter(inside, glob.escape(folder) + '/'.join(parts[depth:]))
+        return fnmatch.filter(self._starting_with(re.split(r'[*?[]', pattern, maxsplit=1)[0]), pattern)
 
     def _starting_with(self, start: str) -> list[str]:
         """They are neighbours; the greatest character ends them."""
@@ -116,12 +152,14 @@ class ManifestPartitioner(Partitioner):
                               f'{self.manifest!r}')
         is_yaml = path.suffix.lower() in ('.yaml', '.yml')
         try:
-            text = path.read_text(encoding='utf-8')
+            text = self._text(path.read_bytes())
             content = yaml.load(text, YAML_LOADER) if is_yaml else json.loads(text)
         except FileNotFoundError:
             hint = (f'; for the partitioner of that name, write federated.partitioner=dict(type=\'{path}\', ...)'
                     if str(path) in PARTITIONERS.module_dict else '')
             raise FedSegError(f'there is no partition manifest {path}{hint}') from None
+        except FedSegError:
+            raise
         except (OSError, ValueError, yaml.YAMLError) as error:
             how = ('as YAML, in which patterns such as "*.png" need quotes' if is_yaml else
                    'as JSON, because its name does not end in .yaml')
@@ -146,6 +184,17 @@ class ManifestPartitioner(Partitioner):
             raise FedSegError(f'{path} names two clients {max(names, key=names.count)}: give each a name of its own')
         return content
 
+    def _text(self, content: bytes) -> str:
+        """The text of a file in UTF-8, or in UTF-16 if it begins by saying so."""
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return content.decode('utf-16')
+        try:
+            return content.decode('utf-8-sig')
+        except UnicodeDecodeError as error:
+            line = content[:error.start].count(b'\n') + 1
+            raise FedSegError(f'the partition manifest {self.manifest} is not UTF-8 (line {line}): save it with the '
+                              'encoding UTF-8') from None
+
     @staticmethod
     def _name(client, place: int) -> str:
         return str(client.get('client', place)) if isinstance(client, dict) else str(place)
@@ -158,6 +207,7 @@ class ManifestPartitioner(Partitioner):
         class_of: dict[str, int] = {}
         for cls, class_name in enumerate(class_names):
             class_of.setdefault(class_name, cls)
+            class_of.setdefault(_composed(class_name), cls)
         owner: dict[int, str] = {}
         shards = []
         for place, client in enumerate(self._content['clients']):
@@ -189,14 +239,15 @@ class ManifestPartitioner(Partitioner):
         if given is None:
             return tuple(range(len(class_names)))
         given = given if isinstance(given, list) else [given]
-        for cls in map(str, given):
+        given = [str(cls) if str(cls) in class_of else _composed(str(cls)) for cls in given]
+        for cls in given:
             if cls not in class_of:
                 near = difflib.get_close_matches(cls, class_names, n=1, cutoff=0.4)
                 hint = (f'write [{cls}], with brackets' if ',' in cls else f'did you mean {near[0]}?' if near else
                         f'its classes are {", ".join(class_names)}')
                 raise FedSegError(f'client {name} of {self.manifest} annotates {cls}, but the data set has no such '
                                   f'class: {hint}')
-        return tuple(sorted({class_of[str(cls)] for cls in given}))
+        return tuple(sorted({class_of[cls] for cls in given}))
 
     def _unannotated(self, client: dict, classes: tuple[int, ...], class_names: Sequence[str], name: str
                      ) -> int | None:

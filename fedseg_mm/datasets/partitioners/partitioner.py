@@ -101,7 +101,8 @@ class Partitioner:
         parts = self.split(usable, presence, image_names, rng)
         annotators = np.zeros(presence.shape[1], np.int64)
         shards = []
-        for name, indices in parts:
+        for name, given in parts:
+            indices = self._indices(name, given, len(presence))
             classes = self._draw_classes(presence[indices].any(0), annotators, rng)
             annotators[classes] += 1
             shards.append(ClientShard(tuple(np.sort(indices).tolist()), tuple(classes.tolist()), name))
@@ -119,6 +120,19 @@ class Partitioner:
             rng (np.random.RandomState): For every random choice.
         """
         raise NotImplementedError
+
+    def _indices(self, client: str, given, num_images: int) -> np.ndarray:
+        """The images that :meth:`split` gives to a client, as a method of one's own may give them."""
+        indices = np.asarray(given)
+        if not indices.size:
+            return np.empty(0, np.int64)
+        if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
+            raise FedSegError(f'{type(self).__name__}.split gives client {client} an array of {indices.dtype} with '
+                              f'{indices.ndim} dimensions: give it a list of the indices of its images')
+        if (wrong := (indices < 0) | (indices >= num_images)).any():
+            raise FedSegError(f'{type(self).__name__}.split gives client {client} the image {indices[wrong][0]}, but '
+                              f'there are {num_images}, counted from 0 to {num_images - 1}')
+        return indices
 
     def _check_enough(self, usable: np.ndarray) -> None:
         if not len(usable):

@@ -12,13 +12,21 @@ from mmengine.registry import FUNCTIONS
 from mmseg.registry import DATASETS
 from torch.utils.data import DataLoader
 
-from fedseg_mm.checks import check_model, first_process_first
-from fedseg_mm.datasets import ClientBatchSampler, ClientDataset, ClientStream, Pass, partition_dataset
+from fedseg_mm.checks import check_channels, check_model, first_process_first
+from fedseg_mm.datasets import (
+    ClientBatchSampler,
+    ClientDataset,
+    ClientStream,
+    PartitionSummary,
+    Pass,
+    partition_dataset,
+)
 from fedseg_mm.engine.backends.backend import Backend
 from fedseg_mm.engine.client_state_store import ClientStateStore
 from fedseg_mm.engine.local_trainer import LocalTrainer
 from fedseg_mm.engine.share_clients import share_clients
 from fedseg_mm.errors import FedSegError
+from fedseg_mm.models import check_losses
 from fedseg_mm.registry import BACKENDS
 from fedseg_mm.structures import Broadcast, ClientUpdate
 from fedseg_mm.validation import check_keys, check_positive
@@ -65,6 +73,9 @@ class LocalBackend(Backend):
         with first_process_first():
             summary = partition_dataset(dataset, federation.partitioner, num_workers)
         federation.take_clients(summary)
+        self.federation = federation
+        self._check_losses(runner, model, summary)
+        check_channels(model, summary.channels)
         for sentence in summary.warnings(loader['batch_size']):
             runner.logger.warning(sentence)
 
@@ -77,6 +88,21 @@ class LocalBackend(Backend):
             collate_fn = partial(function, **collate_fn)
         self.stream = ClientStream(clients_view, batch_sampler, num_workers, collate_fn,
                                    **{key: loader[key] for key in LOADER_KEYS if key in loader})
+
+    def _check_losses(self, runner, model, summary: PartitionSummary) -> None:
+        """Refuse losses that fail, and warn of those that learn what nobody knows.
+
+        Raises:
+            FedSegError: A loss fails; names it.
+        """
+        hides = any(part.unannotated is not None or len(part.classes) < len(summary.class_names)
+                    for shard in self.federation.shards for part in (getattr(shard, 'parts', ()) or (shard, )))
+        has_void = summary.void_counts is not None and bool(summary.void_counts.any())
+        faults, warnings = check_losses(model, hides, has_void)
+        if faults:
+            raise FedSegError('\n'.join(faults))
+        for sentence in warnings:
+            runner.logger.warning(sentence)
 
     @property
     def loader(self) -> DataLoader:

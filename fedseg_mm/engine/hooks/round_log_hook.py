@@ -5,6 +5,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
 from fedseg_mm.checks import check_evaluation, first_process_first
+from fedseg_mm.engine.count_rounds import count_rounds
 from fedseg_mm.structures import ClientFailure
 
 
@@ -13,6 +14,9 @@ class RoundLogHook(Hook):
 
     FederatedTrainLoop registers it.
     """
+
+    #: On classes that the evaluation never sees.
+    unseen: str | None = None
 
     def before_run(self, runner) -> None:
         """Say who the clients are, and check the evaluation's files too, before hours of training."""
@@ -23,7 +27,14 @@ class RoundLogHook(Hook):
             f'{sum(sizes)} in all; manifest in {Path(runner.work_dir) / "partition.json"}')
         if runner.val_loop is not None:
             with first_process_first():
-                check_evaluation(runner.val_dataloader)
+                self.unseen = check_evaluation(runner.val_dataloader, runner.val_loop.evaluator)
+
+        count_rounds(runner.visualizer)
+
+    def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
+        """Say beside the mean which classes it is not about."""
+        if self.unseen:
+            runner.logger.info(self.unseen)  # MMEngine says a warning once only
 
     def after_client(self, runner, update) -> None:
         if isinstance(update, ClientFailure):

@@ -1,11 +1,14 @@
 import fnmatch
 import json
+import unicodedata
 
 import numpy as np
 import pytest
+import yaml
 
 from fedseg_mm import FedSegError
 from fedseg_mm.datasets import ClassPartitioner, DirichletPartitioner, ManifestPartitioner
+from fedseg_mm.datasets.image_names import ImageNames
 
 CLASSES = ('sky', 'road', 'car')
 NAMES = [f'{site}/images/{i}.png' for site in ('mary', 'paul') for i in range(4)]
@@ -132,3 +135,49 @@ def test_no_file_no_yaml_no_single_image(tmp_path):
     assert '\n' not in str(error.value)
     with pytest.raises(FedSegError, match='the data set lists an image twice'):
         read(tmp_path / 'twice.json', client(), NAMES[:4] * 2)
+
+
+SITES = ImageNames([f'{site}/{i}.png' for site in ('site [A]', 'site A', 'café') for i in range(3)], '/data/set/')
+
+
+@pytest.mark.parametrize('entry, expected', [
+    ('site [A]', [0, 1, 2]), ('site [A]/', [0, 1, 2]), ('site [A]/*.png', [0, 1, 2]), ('site [A]/[12].png', [1, 2]),
+    ('site [A]/1.png', [1]), ('site [AB]', None), ('site [AB]/*', [3, 4, 5]), ('./site A', [3, 4, 5]),
+    ('site A//2.png', [5]), ('site A/./2.png', [5]), ('/data/set/site A', [3, 4, 5]), ('/data//set/café/0.png', [6]),
+    ('/data/set', list(range(9))), ('/data/set/*/0.png', [0, 3, 6]), ('/data/other/site A', None),
+    ('cafe\u0301', [6, 7, 8]), ('cafe\u0301/1.png', [7]), ('caf?/*', [6, 7, 8]), ('site A/../café', [6, 7, 8])])
+def test_folders_as_they_may_be_written(tmp_path, entry, expected):
+    (tmp_path / 'one.json').write_text(json.dumps(dict(clients=[dict(images=entry)])))
+    partitioner = ManifestPartitioner(str(tmp_path / 'one.json'))
+    if expected is None:
+        with pytest.raises(FedSegError, match='but the data set has none'):
+            partitioner.unannotated_values(SITES, CLASSES)
+    else:
+        assert np.flatnonzero(partitioner.unannotated_values(SITES, CLASSES) == -1).tolist() == expected
+
+
+def test_files_whose_accents_tell_them_apart(tmp_path):
+    names = ['caf\xe9/0.png', 'cafe\u0301/0.png']
+    for place, name in enumerate(names):
+        (tmp_path / 'one.json').write_text(json.dumps(dict(clients=[dict(images=name)])))
+        values = ManifestPartitioner(str(tmp_path / 'one.json')).unannotated_values(names, CLASSES)
+        assert np.flatnonzero(values == -1).tolist() == [place]
+
+
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16'])
+@pytest.mark.parametrize('form', ['NFC', 'NFD'])
+@pytest.mark.parametrize('suffix', ['.json', '.yaml'])
+def test_encodings(tmp_path, encoding, form, suffix):
+    text = unicodedata.normalize(form, 'clients: [{client: Zoé, images: café, classes: [forêt]}]')
+    if suffix == '.json':
+        text = json.dumps(yaml.safe_load(text), ensure_ascii=False)
+    (tmp_path / f'a{suffix}').write_bytes(text.encode(encoding))
+    shard, = ManifestPartitioner(str(tmp_path / f'a{suffix}')).partition(
+        np.ones((9, 2), np.int64), SITES, ('sky', 'forêt')).clients
+    assert shard.indices == (6, 7, 8) and shard.classes == (1, )
+
+
+def test_another_encoding_is_named(tmp_path):
+    (tmp_path / 'a.yaml').write_bytes('clients:\n- client: Zoé'.encode('latin-1'))
+    with pytest.raises(FedSegError, match=r'a.yaml is not UTF-8 \(line 2\): save it with the encoding UTF-8'):
+        ManifestPartitioner(str(tmp_path / 'a.yaml'))

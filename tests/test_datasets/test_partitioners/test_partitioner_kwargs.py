@@ -1,5 +1,9 @@
-"""A partitioner of a third party's, whose constructor passes arguments on."""
-from fedseg_mm.datasets import IIDPartitioner
+"""Partitioners of a third party's: arguments that are passed on, and splits that are none."""
+import numpy as np
+import pytest
+
+from fedseg_mm import FedSegError
+from fedseg_mm.datasets import IIDPartitioner, Partitioner
 from fedseg_mm.registry import PARTITIONERS, build
 from tests.conftest import tiny_config
 from tests.test_engine.test_federated_loop import train
@@ -20,3 +24,33 @@ def test_arguments_that_are_passed_on(tiny_data, tmp_path):
         'federated.partitioner': partitioner, 'train_cfg.max_rounds': 1, 'train_cfg.val_interval': 9}))
     made_by = runner.train_loop.federation.partition.made_by
     assert made_by['type'] == 'Shuffled' and made_by['num_clients'] == 4 and made_by['seed'] == 1
+
+
+@pytest.mark.parametrize('parts, sentence', [
+    ([[0, 1], [1, 2]], 'client A and client B both hold the image 1: every image may be there once'),
+    ([[0, 1], [2, 2]], 'client B has the image 2 twice'),
+    ([[0], [6]], 'Broken.split gives client B the image 6, but there are 6, counted from 0 to 5'),
+    ([[0], [-1]], 'Broken.split gives client B the image -1, but there are 6'),
+    ([[0], [1.5]], 'Broken.split gives client B an array of float64 with 1 dimensions'),
+    ([[0], np.array([True] * 6)], 'Broken.split gives client B an array of bool'),
+    ([[0], [[1, 2]]], 'an array of int64 with 2 dimensions'),
+])
+@pytest.mark.parametrize('classes_per_client', [None, 1])
+def test_a_split_that_is_none_is_refused(parts, sentence, classes_per_client):
+    class Broken(Partitioner):
+
+        def split(self, usable, presence, image_names, rng):
+            return list(zip('AB', parts))
+
+    with pytest.raises(FedSegError, match=sentence):
+        Broken(2, classes_per_client).partition(np.ones((6, 3), np.int64))
+
+
+def test_a_list_or_a_range_will_do():
+    class Halves(Partitioner):
+
+        def split(self, usable, presence, image_names, rng):
+            return [('A', range(3)), ('B', [5, 4, 3]), ('C', [])]
+
+    partition = Halves(3).partition(np.ones((6, 3), np.int64))
+    assert [shard.indices for shard in partition.clients] == [(0, 1, 2), (3, 4, 5), ()]
