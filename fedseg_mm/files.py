@@ -27,6 +27,9 @@ def atomic_write(path: str | Path, durable: bool = False) -> Iterator[Path]:
             with unfinished.open('rb') as file:
                 os.fsync(file.fileno())
         unfinished.replace(path)
+    except OSError as error:  # a write does not say what was written
+        error.filename = error.filename or str(path)
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 

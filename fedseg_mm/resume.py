@@ -181,38 +181,41 @@ def latest_checkpoint(cfg: Mapping, work_dir: str, quiet: bool = False) -> Check
     return chosen
 
 
-def settle_resume(cfg: Config, wanted: str | bool) -> None:
-    """Put into the config what ``--resume`` asks for, in place.
+def settle_resume(cfg: Config, wanted: str | bool) -> tuple[bool, str | None]:
+    """What ``--resume`` asks for, as MMEngine's runner has it.
 
     Args:
         cfg (Config): The whole config.
         wanted (str or bool): A checkpoint; True for the latest of the work
             dir, if there is one; False for what the config says.
 
+    Returns:
+        tuple[bool, str or None]: Whether the run goes on from a checkpoint,
+        and the file to load; None where it goes on from the work dir's latest
+        checkpoint, or starts without one.
+
     Raises:
         FedSegError: The checkpoint is missing, or none of the work dir's is
             whole.
     """
-    file = wanted if isinstance(wanted, str) else None
-    if not wanted and cfg.get('resume') and isinstance(cfg.get('load_from'), str):
-        file = cfg.load_from  # as MMEngine has it
-    if file is not None:
-        if not Path(file).expanduser().is_file():
-            what = 'is a folder' if Path(file).is_dir() else 'does not exist'
+    load_from = cfg.get('load_from')
+    # a config that names both goes on from that file, as in MMEngine
+    file = load_from if not wanted and cfg.get('resume') else wanted
+    if isinstance(file, str):
+        path = Path(file).expanduser()
+        if not path.is_file():
+            what = 'is a folder' if path.is_dir() else 'does not exist'
             raise FedSegError(f'the checkpoint {file} to resume from {what}: name a file such as '
                               f'{Path(cfg.work_dir) / "round_10.pth"}, or use --resume alone for the latest')
-        cfg.resume, cfg.load_from = True, str(Path(file).expanduser())
-        return
-    cfg.resume = bool(wanted or cfg.get('resume', False))
-    if not cfg.resume:
-        return
-    cfg.resume = latest_checkpoint(cfg, cfg.work_dir, quiet=True) is not None
-    if cfg.resume:
-        cfg.load_from = None  # the training loop takes the latest, and says so in the run's log
-    else:
-        weights = f' from the weights in {cfg.load_from}' if cfg.get('load_from') else ''
-        print_log(f'--resume: there is no checkpoint in {cfg.work_dir}, training starts with round 1{weights}.',
-                  'current', level=logging.WARNING)
+        return True, str(path)
+    if not wanted and not cfg.get('resume'):
+        return False, load_from
+    if latest_checkpoint(cfg, cfg.work_dir, quiet=True) is not None:
+        return True, None  # the training loop takes it, and says so in the run's log
+    weights = f' from the weights in {load_from}' if load_from else ''
+    print_log(f'--resume: there is no checkpoint in {cfg.work_dir}, training starts with round 1{weights}.',
+              'current', level=logging.WARNING)
+    return False, load_from
 
 
 # --- settings ---------------------------------------------------------------

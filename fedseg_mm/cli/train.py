@@ -82,13 +82,15 @@ def main(argv: list[str] | None = None) -> None:
         wrapper = (cfg.get('optim_wrapper') or {}).get('type')
         if args.amp or (wrapper == 'AmpOptimWrapper' and not torch.cuda.is_available()):
             use_amp(cfg)
-        settle_resume(cfg, args.resume)
+        resume, load_from = settle_resume(cfg, args.resume)
         warn_of_iterations(cfg)
         check_seed(cfg)
         with joined_processes(cfg), terminated_as_stopped():
             runner = Runner.from_cfg(cfg)
+            # not in the config, of which the work dir gets a copy: whoever starts the copy does not ask for it
+            runner._resume, runner._load_from = resume, load_from
             runner.train()
-            if cfg.resume and runner.train_loop.started_at >= runner.max_epochs:
+            if resume and runner.train_loop.started_at >= runner.max_epochs:
                 print_log(f'Nothing left to train: the checkpoint is of round {runner.train_loop.started_at} of '
                           f'max_rounds={runner.max_epochs}; raise train_cfg.max_rounds to go on.', 'current',
                           level=logging.WARNING)

@@ -227,6 +227,7 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
             self.resumed = read_checkpoint(runner._load_from)
         if self.resumed is None:
             return
+        runner.logger.info(f'The run goes on from {self.resumed.path} with round {self.resumed.rounds + 1}.')
         check_resumable(self.resumed, settings)
         for sentence in differences(self.resumed, settings):
             runner.logger.warning(f'--resume: {sentence}.')
