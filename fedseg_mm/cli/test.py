@@ -1,7 +1,9 @@
 """Evaluation of a checkpoint, federated or not."""
 import argparse
+import os.path as osp
 
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset, ConcatDataset
 from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
@@ -60,6 +62,26 @@ def use_tta(cfg: Config) -> None:
     cfg.model = dict(**cfg.tta_model, module=cfg.model)
 
 
+def check_image_names(dataset, args: argparse.Namespace) -> None:
+    """Refuse images whose maps or paintings MMSegmentation would write to one file.
+
+    Raises:
+        FedSegError: Two images have one name; names them.
+    """
+    name_of = {'--out': lambda path: osp.splitext(osp.basename(path))[0], '--show-dir': osp.basename}
+    for option, folder in (('--out', args.out), ('--show-dir', args.show_dir)):
+        if not folder or not isinstance(dataset, (BaseDataset, ConcatDataset)):
+            continue
+        seen: dict[str, str] = {}
+        for i in range(len(dataset)):
+            path = dataset.get_data_info(i)['img_path']
+            first = seen.setdefault(name_of[option](path), path)
+            if first != path:
+                raise FedSegError(f'{option} names files after images, but {first} and {path} would share one: rename '
+                                  'one of the images, or test one folder at a time '
+                                  '(test_dataloader.dataset.data_prefix)')
+
+
 def check_checkpoint(model: nn.Module, checkpoint: str) -> None:
     """Refuse weights of another model, whose place MMEngine would leave to the initial ones.
 
@@ -98,5 +120,6 @@ def main(argv: list[str] | None = None) -> None:
                 model = model.module
             else:  # several pipelines per image
                 check_evaluation(runner.test_dataloader)
+            check_image_names(runner.test_dataloader.dataset, args)
             check_checkpoint(model, args.checkpoint)
             runner.test()
