@@ -9,6 +9,7 @@ import logging
 import pickle
 import re
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
@@ -18,10 +19,12 @@ from urllib.error import URLError
 
 import numpy as np
 import torch
+from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from fedseg_mm.errors import FedSegError
+from fedseg_mm.files import atomic_write
 
 __all__ = ['load_weights_only', 'restore_history', 'to_plain']
 
@@ -152,7 +155,7 @@ def _weights_only(source: str) -> Iterator[None]:
         raise FedSegError(f'the checkpoint {source} cannot be read: it is damaged or cut off') from error
 
 
-def load_weights_only(filename: str, map_location=None) -> dict:
+def load_weights_only(filename: str, map_location=None, mmap: bool = False) -> dict:
     """Read a checkpoint without ever running code from it.
 
     Files of MMEngine and of the model zoo load, metadata and log history
@@ -161,6 +164,8 @@ def load_weights_only(filename: str, map_location=None) -> dict:
     Args:
         filename (str): Path of the checkpoint.
         map_location: As for :func:`torch.load`.
+        mmap (bool): Whether tensors stay on disk until they are used.
+            Defaults to False.
 
     Raises:
         FedSegError: The file is missing, is no checkpoint, or asks for code.
@@ -169,7 +174,9 @@ def load_weights_only(filename: str, map_location=None) -> dict:
     if not path.is_file():
         raise FedSegError(f'there is no checkpoint {filename}')
     with _weights_only(filename):
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        # torch's format of before 2020 cannot stay on disk
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True,
+                                mmap=mmap and zipfile.is_zipfile(path))
     if not isinstance(checkpoint, dict):
         raise FedSegError(f'{filename} is no checkpoint: it holds a {type(checkpoint).__name__} instead of weights by '
                           'name')
@@ -244,6 +251,18 @@ def _load_checkpoints_safely() -> None:
     mmengine.runner.checkpoint.print_log = _report_in_one_sentence
 
 
+class _WholeFileBackend(LocalBackend):
+    """MMEngine's files on disk; what it writes is there as a whole or not at all."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        path = Path(filepath)
+        if path.exists() and not path.is_file():  # a device or a pipe
+            super().put(obj, filepath)
+            return
+        with atomic_write(path.resolve(), durable=True) as file:  # a link stays one
+            file.write_bytes(obj)
+
+
 def _plain(value):
     """Plain Python instead of numpy, log history and functions."""
     if isinstance(value, HistoryBuffer):
@@ -286,3 +305,4 @@ _provide_mmcv_ops()
 _replace_pkg_resources()
 _name_this_package()
 _load_checkpoints_safely()
+register_backend('local', _WholeFileBackend, force=True, prefixes='')

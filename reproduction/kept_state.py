@@ -12,6 +12,7 @@ from pathlib import Path
 from fedseg_mm.compat import load_weights_only
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.files import atomic_write, write_json
+from fedseg_mm.resume import clients_folder
 from reproduction.run import Run
 from reproduction.run_logs import checkpoint_round, last_checkpoint
 
@@ -93,8 +94,10 @@ class KeptState:
         for name in ('rounds', 'scalars', 'clients'):
             yield from sorted(folder.glob(f'*/vis_data/{name}.json'))
         if checkpoint_round(folder) < self.run.rounds:  # who goes on needs what the clients had at the checkpoint
-            clients = load_weights_only(str(checkpoint), 'cpu')['federated']['clients']
-            yield from (folder / 'clients' / str(client) / f'round_{rounds}.pth' for client, rounds in clients.items())
+            federated = load_weights_only(str(checkpoint), 'cpu')['federated']
+            states = folder / clients_folder(federated)
+            yield from (states / str(client) / f'round_{rounds}.pth'
+                        for client, rounds in federated['clients'].items())
 
     # --- bringing back ------------------------------------------------------
     def bring_back(self) -> bool:

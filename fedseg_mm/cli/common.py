@@ -1,5 +1,6 @@
 """What the command line tools share: arguments, processes, one-sentence errors."""
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -40,6 +41,20 @@ def config_of(args: argparse.Namespace) -> Config:
     return cfg
 
 
+#: What may be wrong with a folder or a disk; other errors of the system are none of the user's.
+DISK_ERRORS = {
+    errno.ENOSPC: 'free some space', errno.EDQUOT: 'free some space', errno.EFBIG: 'use another disk',
+    errno.EROFS: 'name another folder', errno.EACCES: 'name a folder that you may write to',
+    errno.EPERM: 'name a folder that you may write to', errno.EEXIST: 'remove the file or name another folder',
+    errno.ENOTDIR: 'remove the file or name another folder', errno.EISDIR: 'remove the folder or name another file',
+    errno.ENAMETOOLONG: 'choose a shorter name', errno.EIO: 'use another disk'}
+
+
+def _what_the_disk_said(error: OSError) -> str:
+    where = f' ({error.filename2 or error.filename})' if error.filename else ''
+    return f'{os.strerror(error.errno or 0)}{where}: {DISK_ERRORS[error.errno or 0]} and start again'
+
+
 @contextmanager
 def one_sentence_errors(tool: str) -> Iterator[None]:
     """Print what the user can mend, a sentence per fault, and exit with 1."""
@@ -50,6 +65,8 @@ def one_sentence_errors(tool: str) -> Iterator[None]:
     except (AssertionError, TypeError, ValueError, OSError) as error:
         if 'is not in the pretrained model' in str(error):
             sys.exit(f'{tool}: {error}: check the `prefix` of the init_cfg')
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            sys.exit(f'{tool}: {_what_the_disk_said(error)}')
         sentence = _what_could_not_be_built(error)
         if sentence is None:
             raise
@@ -58,9 +75,9 @@ def one_sentence_errors(tool: str) -> Iterator[None]:
         if 'is not in the' not in str(error):
             raise
         sys.exit(f'{tool}: {str(error.args[0]).split(". ")[0]}')  # MMEngine's word for an unknown type
-    except KeyboardInterrupt:
-        print(f'\n{tool}: stopped; a training goes on from its last checkpoint with --resume', file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        print(f'\n{tool}: stopped{f"; {error}" if str(error) else ""}', file=sys.stderr)
+        sys.exit(getattr(error, 'exit_code', 130))
 
 
 def _what_could_not_be_built(error: Exception) -> str | None:

@@ -26,6 +26,7 @@ from fedseg_mm.engine.client_state_store import ClientStateStore
 from fedseg_mm.engine.gradient_comparison import ALL_LABELS, ClientGradients, GradientComparison, cosine
 from fedseg_mm.engine.local_trainer import LocalTrainer
 from fedseg_mm.errors import FedSegError
+from fedseg_mm.resume import clients_folder
 
 EPILOG = """\
 examples:
@@ -80,7 +81,7 @@ def make_trainer(args: argparse.Namespace, work_dir: str) -> tuple[LocalTrainer,
         federation.algorithm.load_state_dict(federated['algorithm'])
     trainer = LocalTrainer(
         runner.model, runner.build_optim_wrapper(cfg.optim_wrapper), federation.backend.stream, federation.algorithm,
-        ClientStateStore(Path(args.checkpoint).parent / 'clients'), runner.seed)
+        ClientStateStore(Path(args.checkpoint).parent / clients_folder(federated)), runner.seed)
     return trainer, federation.summary.class_names, checkpoint.get('meta', {}).get('epoch', 0)
 
 

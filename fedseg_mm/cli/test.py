@@ -1,8 +1,10 @@
 """Evaluation of a checkpoint, federated or not."""
 import argparse
 import logging
+import os.path as osp
 
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset, ConcatDataset
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader, Runner
@@ -81,6 +83,26 @@ def use_tta(cfg: Config) -> None:
     cfg.model = dict(**cfg.tta_model, module=cfg.model)
 
 
+def check_image_names(dataset, args: argparse.Namespace) -> None:
+    """Refuse images whose maps or paintings MMSegmentation would write to one file.
+
+    Raises:
+        FedSegError: Two images have one name; names them.
+    """
+    name_of = {'--out': lambda path: osp.splitext(osp.basename(path))[0], '--show-dir': osp.basename}
+    for option, folder in (('--out', args.out), ('--show-dir', args.show_dir)):
+        if not folder or not isinstance(dataset, (BaseDataset, ConcatDataset)):
+            continue
+        seen: dict[str, str] = {}
+        for i in range(len(dataset)):
+            path = dataset.get_data_info(i)['img_path']
+            first = seen.setdefault(name_of[option](path), path)
+            if first != path:
+                raise FedSegError(f'{option} names files after images, but {first} and {path} would share one: rename '
+                                  'one of the images, or test one folder at a time '
+                                  '(test_dataloader.dataset.data_prefix)')
+
+
 def check_checkpoint(model: nn.Module, checkpoint: str) -> None:
     """Refuse weights of another model, whose place MMEngine would leave to the initial ones.
 
@@ -120,6 +142,7 @@ def main(argv: list[str] | None = None) -> None:
                 model = model.module
             else:  # several pipelines per image
                 unseen = check_evaluation(runner.test_dataloader, runner.test_loop.evaluator)
+            check_image_names(runner.test_dataloader.dataset, args)
             check_checkpoint(model, args.checkpoint)
             runner.test()
             if unseen:

@@ -5,7 +5,7 @@ import logging
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from fedseg_mm.cli.common import (
     add_common_arguments,
@@ -17,8 +17,10 @@ from fedseg_mm.cli.common import (
 )
 from fedseg_mm.cli.parser import ToolParser
 from fedseg_mm.config import check_config, federate, warn_of_iterations
+from fedseg_mm.engine.stop_signals import terminated_as_stopped
 from fedseg_mm.errors import Faults, FedSegError
 from fedseg_mm.registry import type_name
+from fedseg_mm.resume import settle_resume
 
 EPILOG = """\
 examples:
@@ -31,6 +33,7 @@ examples:
   another method    python tools/fed_train.py CONFIG --cfg-options federated.algorithm.type=FedProx \\
                         federated.algorithm.mu=0.01
   go on             python tools/fed_train.py CONFIG --resume
+  from one file     python tools/fed_train.py CONFIG --resume work_dirs/CONFIG/round_20.pth
   larger cohorts    python tools/fed_train.py CONFIG --cfg-options federated.clients_per_round=10
   fewer rounds      python tools/fed_train.py CONFIG --cfg-options train_cfg.max_rounds=20
   another seed      python tools/fed_train.py CONFIG --cfg-options randomness.seed=1
@@ -47,9 +50,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = ToolParser('fed_train', 'Train a segmentor with federated learning.', EPILOG)
     parser.add_argument('config', help='config file, e.g. configs/fedseg/deeplabv3_cityscapes_noniid1.py')
     parser.add_argument('--work-dir', help='where checkpoints and logs go (default: work_dirs/CONFIG_NAME)')
-    parser.add_argument('--resume', action='store_true',
-                        help='go on from the latest checkpoint in the work dir; the result equals that of a run '
-                        'without the interruption')
+    parser.add_argument('--resume', nargs='?', const=True, default=False, metavar='FILE',
+                        help='go on from the latest whole checkpoint in the work dir, or from FILE; the result equals '
+                        'that of a run without the interruption')
     parser.add_argument('--amp', action='store_true',
                         help='mixed precision on a GPU: bfloat16 where the GPU has it, else float16')
     add_federated_argument(parser)
@@ -89,21 +92,14 @@ def main(argv: list[str] | None = None) -> None:
         wrapper = type_name(cfg.optim_wrapper.get('type'))
         if args.amp or (wrapper == 'AmpOptimWrapper' and not torch.cuda.is_available()):
             use_amp(cfg)
-        cfg.resume = args.resume or cfg.get('resume', False)
-        if cfg.resume:
-            # where load_from is given too, MMEngine would resume from there, and not from the run's last checkpoint
-            cfg.resume = bool(find_latest_checkpoint(cfg.work_dir))
-            if cfg.resume:
-                cfg.load_from = None
-            else:
-                weights = f' from the weights in {cfg.load_from}' if cfg.get('load_from') else ''
-                print_log(f'--resume: there is no checkpoint in {cfg.work_dir}, training starts with round 1{weights}.',
-                          'current', level=logging.WARNING)
+        resume, load_from = settle_resume(cfg, args.resume)
         warn_of_iterations(cfg)
-        with joined_processes(cfg):
+        with joined_processes(cfg), terminated_as_stopped():
             runner = Runner.from_cfg(cfg)
+            # not in the config, of which the work dir gets a copy: whoever starts the copy does not ask for it
+            runner._resume, runner._load_from = resume, load_from
             runner.train()
-            if cfg.resume and runner.train_loop.started_at >= runner.max_epochs:
+            if resume and runner.train_loop.started_at >= runner.max_epochs:
                 print_log(f'Nothing left to train: the checkpoint is of round {runner.train_loop.started_at} of '
                           f'max_rounds={runner.max_epochs}; raise train_cfg.max_rounds to go on.', 'current',
                           level=logging.WARNING)

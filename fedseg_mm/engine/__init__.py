@@ -9,13 +9,15 @@ from .hooks import (
     MeanEvaluationHook,
     RoundLoggerHook,
     RoundProgressHook,
+    WholeCheckpointHook,
 )
 from .local_trainer import LocalTrainer
 from .optim_wrapper_constructor import FlatNoDecayConstructor
 from .round_log_processor import RoundLogProcessor
+from .stop_signals import Stopped
 
 __all__ = [
     'Backend', 'ChannelsLastHook', 'ClientParallel', 'ClientStateStore', 'ClientsValLoop', 'FederatedHook',
     'FederatedTrainLoop', 'FlatNoDecayConstructor', 'LocalBackend', 'LocalTrainer', 'MeanEvaluationHook',
-    'RoundLogProcessor', 'RoundLoggerHook', 'RoundProgressHook'
+    'RoundLogProcessor', 'RoundLoggerHook', 'RoundProgressHook', 'Stopped', 'WholeCheckpointHook'
 ]

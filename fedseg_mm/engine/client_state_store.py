@@ -1,6 +1,9 @@
 """What clients keep from round to round, on disk."""
+import io
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -13,9 +16,9 @@ from fedseg_mm.files import atomic_write
 class ClientStateStore:
     """One file per client and round, written atomically; nothing is held in memory.
 
-    Of a client there are at most two: its last one, and the one that the last
-    checkpoint saw. Whoever resumes from that checkpoint finds the states of
-    its round, bit for bit.
+    Of a client there are its last one, the one before while its round is not
+    finished, and those that the last checkpoints saw. Whoever resumes from one
+    of these checkpoints finds the states of its round, bit for bit.
 
     Args:
         folder (str or Path): Where the files go.
@@ -23,8 +26,9 @@ class ClientStateStore:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        #: Rounds that the last checkpoint has behind it.
-        self.checkpointed = 0
+        #: Rounds that the checkpoints whose states are kept have behind them.
+        self.checkpointed: tuple[int, ...] = ()
+        self._saved: set[int] = set()
 
     def _rounds(self, client: int) -> list[int]:
         return sorted(int(path.stem.split('_')[1]) for path in (self.folder / str(client)).glob('round_*.pth'))
@@ -67,24 +71,62 @@ class ClientStateStore:
             rounds (int): Rounds that are finished with this one.
             state (dict): Groups of tensors.
         """
+        content = io.BytesIO()  # torch's own writer does not say why a file could not be written
+        torch.save(state, content)
         with atomic_write(self._path(client, rounds)) as file:
-            torch.save(state, file)
-        have = self._rounds(client)
-        needed = max((r for r in have if r <= self.checkpointed), default=rounds)
-        for old in set(have) - {rounds, needed}:
-            self._path(client, old).unlink()
+            file.write_bytes(content.getbuffer())
+        self._saved.add(client)
 
-    def latest(self) -> dict[int, int]:
-        """Rounds behind the last state of every client that has one."""
+    def settle(self) -> None:
+        """The round is finished: remove what its clients no longer need."""
+        for client in self._saved:
+            have = self._rounds(client)
+            needed = {max((r for r in have if r <= rounds), default=have[-1]) for rounds in self.checkpointed}
+            for old in set(have[:-1]) - needed:
+                self._path(client, old).unlink()
+        self._saved.clear()
+
+    def latest(self, rounds: int | None = None) -> dict[int, int]:
+        """Rounds behind the last state of every client that has one.
+
+        Args:
+            rounds (int, optional): Rounds after which nothing counts.
+                Defaults to None: all count.
+        """
         latest: dict[int, int] = {}
         for client, file in self._files():
-            if file.name.endswith('.pth'):
+            if file.name.endswith('.pth') and (rounds is None or _finished(file.name) <= rounds):
                 latest[client] = max(_finished(file.name), latest.get(client, 0))
         return latest
 
+    def has(self, client: int, rounds: int) -> bool:
+        """Whether there is a client's state of just so many rounds."""
+        return self._path(client, rounds).is_file()
+
+    def take(self, other: 'ClientStateStore', latest: Mapping[int, int]) -> None:
+        """Have the states of another folder here too, which stays as it is.
+
+        Args:
+            other (ClientStateStore): The other folder.
+            latest (Mapping[int, int]): Which state of which client.
+        """
+        for client, rounds in latest.items():
+            with atomic_write(self._path(client, rounds)) as file:
+                try:
+                    os.link(other._path(client, rounds), file)
+                except OSError:  # another disk, or one without links
+                    shutil.copyfile(other._path(client, rounds), file)
+
+    def remove(self) -> None:
+        """Remove all states, and the folders that are then empty."""
+        self.rewind(0)
+        for folder in (*self.folder.glob('*/'), self.folder):
+            with suppress(OSError):  # others' files are in it
+                folder.rmdir()
+
     def rewind(self, rounds: int) -> None:
         """Forget all that happened after so many rounds; 0 forgets everything."""
-        self.checkpointed = rounds
+        self.checkpointed = (rounds, )
         for _, file in self._files():
             killed = file.name.endswith('.tmp')  # a save that was not finished
             if killed or (file.name.endswith('.pth') and _finished(file.name) > rounds):

@@ -1,18 +1,39 @@
 """A training loop whose epochs are federated rounds."""
 import bisect
+import signal
 from collections.abc import Mapping
 
+import torch
+from mmengine.dist import get_world_size
+from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader
 
-from fedseg_mm.engine.hooks import FederatedCheckpointHook, FederatedHook, RoundLogHook
+from fedseg_mm.algorithms.fedavg import load_weights
+from fedseg_mm.engine.hooks import (
+    FederatedCheckpointHook,
+    FederatedHook,
+    RoundLogHook,
+    StopHook,
+    WholeCheckpointHook,
+)
 from fedseg_mm.engine.round_log import RoundLog
+from fedseg_mm.engine.stop_signals import Stopped, StopSignals
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.federation import Federation
 from fedseg_mm.registry import check_arguments
-from fedseg_mm.structures import ClientFailure
+from fedseg_mm.resume import (
+    CheckpointFile,
+    check_resumable,
+    checkpoint_paths,
+    differences,
+    latest_checkpoint,
+    read_checkpoint,
+    settings_of,
+)
+from fedseg_mm.structures import Broadcast, ClientFailure
 from fedseg_mm.validation import check_positive
 
 
@@ -48,6 +69,8 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
     federation: Federation = None  # type: ignore[assignment]
     #: The round that is being trained, or was trained last.
     round_log: RoundLog
+    #: The checkpoint from which the run goes on.
+    resumed: CheckpointFile | None = None
 
     def __init__(self, runner, dataloader: dict, max_rounds: int, val_begin: int = 1, val_interval: int = 1,
                  dynamic_intervals: list[tuple[int, int]] | None = None, federated: dict | None = None) -> None:
@@ -58,11 +81,17 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
             raise FedSegError(f'there are {len(listed)} FederatedHooks in the config: keep one')
         settings = federated or next(iter(listed), None)
         if settings is not None:
+            kept = settings_of(runner.cfg, settings)
+            self._find_checkpoint(runner, kept)
             self.federation = build_federation(settings)
             model = runner.model.module if is_model_wrapper(runner.model) else runner.model
             self.federation.setup(runner, model, dataloader)
-            runner.register_hook(FederatedCheckpointHook(self.federation))
+            self.stop = StopSignals(active=get_world_size() == 1)  # the others would wait for one that has stopped
+            runner._hooks = [WholeCheckpointHook.of(hook) if type(hook) is CheckpointHook else hook
+                             for hook in runner.hooks]
+            runner.register_hook(FederatedCheckpointHook(self.federation, kept))
             runner.register_hook(RoundLogHook())
+            runner.register_hook(StopHook(self.stop))
             loader: DataLoader | dict = self.federation.backend.loader
         else:  # evaluation: SegVisualizationHook has MMEngine build the loop to ask for the iteration
             loader = dict(sampler=dict(type='DefaultSampler', shuffle=False), **dataloader)
@@ -77,20 +106,43 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
         if self.federation is None:
             raise FedSegError('FederatedTrainLoop needs a federation: train with tools/fed_train.py, which makes it of '
                               '`federated = dict(...)`, or list a FederatedHook in `custom_hooks`')
-        runner, federation = self.runner, self.federation
         self.started_at = self._epoch
+        try:
+            with self.stop:
+                self._run_rounds()
+        except Stopped as stopped:
+            raise Stopped(stopped.exit_code - 128, self._what_is_saved()) from None
+        except KeyboardInterrupt:  # the second, or of a run of several processes
+            raise Stopped(signal.SIGINT, self._what_is_saved()) from None
+        return self.runner.model
+
+    def _run_rounds(self) -> None:
+        runner, federation = self.runner, self.federation
+        if self.resumed is None and (paths := checkpoint_paths(runner.cfg, runner.work_dir)):
+            runner.logger.warning(
+                f'{runner.work_dir} holds checkpoints of an earlier run, such as {paths[-1].name}: this run starts '
+                'with round 1 and replaces those of the same name; --resume would go on from the earlier run, until '
+                'this one has written a checkpoint.')
         runner.call_hook('before_train')
         federation.start(runner, self._max_epochs)
-        self._evaluate_resumed_round()
+        if self.started_at > 0 and self.evaluates(self.started_at):
+            # MMEngine writes a checkpoint before it evaluates the same round, so that whoever resumes has lost the
+            # figure; best scores and means over evaluations are then those of the uninterrupted run
+            runner.logger.info(f'Round {self.started_at} is evaluated, as it was before the interruption.')
+            self._evaluate()
         while self._epoch < self._max_epochs and not self.stop_training:
+            if self.stop.received is not None:  # since the last client or evaluated image
+                self._save_finished_rounds()
+                self.stop.check()
             self.run_epoch()
             self._decide_current_val_interval()
             if runner.val_loop is not None and self._epoch >= self.val_begin and (
                     self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs):
-                runner.val_loop.run()
+                self._evaluate()
+        if self.stop_training:  # by a hook, after a round that no interval may name
+            self._save_finished_rounds()
         federation.backend.close()
         runner.call_hook('after_train')
-        return runner.model
 
     def run_epoch(self) -> None:
         """One round: broadcast, train the cohort, aggregate."""
@@ -104,12 +156,12 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
         self.round_log = RoundLog(round, cohort, broadcast, counts_bytes=not algorithm.pools_clients)
         runner.call_hook('before_round', cohort=cohort, broadcast=broadcast)
         algorithm.begin_round(round)
-        for update in backend.train(cohort, broadcast):
-            self.round_log.add(update)
-            if not isinstance(update, ClientFailure) and update.is_finite:
-                algorithm.receive(update)
-            runner.call_hook('after_client', update=update)
-            del update  # its tensors are the model's, which the next client overwrites
+        try:
+            self._train_cohort(cohort, broadcast)
+        except (Exception, Stopped) as error:
+            self._save_finished_rounds(error)
+            self.stop.check()  # a signal to the whole process group has ended the loader's workers too
+            raise
         algorithm.all_reduce()
         self.round_log.note_processors(algorithm.processors.metrics())
         self.round_log.all_reduce()
@@ -119,13 +171,35 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
                 backend.recalibrate(round, cohort)
                 algorithm.adopt(federation.model)
         elif cohort:
+            self._save_finished_rounds(FedSegError())
             raise FedSegError(f'round {round + 1}: no client of the cohort {cohort} sent a finite update; '
-                              f'{algorithm.remedy}, and go on from the last checkpoint with --resume')
+                              f'{algorithm.remedy}; {self._what_is_saved()}')
         runner.call_hook('after_round')
         runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=None, outputs=self.round_log.scalars())
         self._iter += 1
         runner.call_hook('after_train_epoch')
         self._epoch += 1
+
+    def _train_cohort(self, cohort: list[int], broadcast: Broadcast) -> None:
+        for update in self.federation.backend.train(cohort, broadcast):
+            self.round_log.add(update)
+            if not isinstance(update, ClientFailure) and update.is_finite:
+                self.federation.algorithm.receive(update)
+            self.runner.call_hook('after_client', update=update)
+            del update  # its tensors are the model's, which the next client overwrites
+            self.stop.check()
+
+    def _evaluate(self) -> None:
+        try:
+            self.runner.val_loop.run()
+        except (Exception, Stopped) as error:
+            weights, model = self.federation.algorithm.weights, self.federation.model.state_dict()
+            if not all(torch.equal(model[name], weight) for name, weight in weights.items()):
+                for hook in self.runner.hooks:
+                    if isinstance(hook, EMAHook):  # gives the model its own weights back
+                        hook.after_val_epoch(self.runner)
+            self._save_finished_rounds(error)
+            raise
 
     def evaluates(self, rounds: int) -> bool:
         """Whether there is an evaluation after so many rounds, as MMEngine decides it."""
@@ -136,16 +210,76 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
             interval = self.dynamic_intervals[bisect.bisect(self.dynamic_milestones, rounds + 1) - 1]
         return rounds % interval == 0 or rounds == self._max_epochs
 
-    def _evaluate_resumed_round(self) -> None:
-        """Evaluate the round that is resumed, if the uninterrupted run evaluated it.
+    # --- what is there to go on from ----------------------------------------
+    def _find_checkpoint(self, runner, settings: dict) -> None:
+        """Look at the checkpoint that is to be resumed, before anything is built or removed.
 
-        MMEngine writes a checkpoint before it evaluates the same round, so
-        that whoever resumes has lost the figure. Best scores and means over
-        evaluations are then those of the uninterrupted run.
+        Raises:
+            FedSegError: The run cannot go on from it.
         """
-        if self.started_at > 0 and self.evaluates(self.started_at):
-            self.runner.logger.info(f'Round {self.started_at} is evaluated, as it was before the interruption.')
-            self.runner.val_loop.run()
+        if not runner._resume:
+            return
+        if runner._load_from is None:
+            self.resumed = latest_checkpoint(runner.cfg, runner.work_dir)
+            runner._load_from = None if self.resumed is None else str(self.resumed.path)
+            runner._resume = self.resumed is not None
+        else:
+            self.resumed = read_checkpoint(runner._load_from)
+        if self.resumed is None:
+            return
+        runner.logger.info(f'The run goes on from {self.resumed.path} with round {self.resumed.rounds + 1}.')
+        check_resumable(self.resumed, settings)
+        for sentence in differences(self.resumed, settings):
+            runner.logger.warning(f'--resume: {sentence}.')
+        if self.resumed.seed is not None and self.resumed.seed != runner.seed:
+            # MMEngine would take it too, but after cohorts and methods have had the other one
+            runner._randomness_cfg.update(seed=self.resumed.seed)
+            runner.set_randomness(**runner._randomness_cfg)
+
+    @property
+    def _checkpoint_hook(self) -> WholeCheckpointHook | None:
+        return next((hook for hook in self.runner.hooks if isinstance(hook, WholeCheckpointHook)), None)
+
+    def _save_finished_rounds(self, error: BaseException | None = None) -> None:
+        """Write a checkpoint of the rounds that are finished, unless the last one on disk is.
+
+        Args:
+            error (BaseException, optional): What has ended the training, in a
+                round or after it. Defaults to None: it ends as it should.
+        """
+        hook, runner, federation = self._checkpoint_hook, self.runner, self.federation
+        if hook is None or self._epoch <= max(hook.saved, self.started_at):
+            return
+        try:
+            if error is not None:
+                if get_world_size() > 1:
+                    return  # the other processes are in the middle of something else
+                load_weights(federation.model, federation.algorithm.weights)
+                federation.backend.abandon_round(self._epoch)
+            runner.logger.info(f'Saving checkpoint at {self._epoch} epochs')
+            hook.save(runner, self._epoch)
+        except Exception as second:
+            if error is None:
+                raise
+            runner.logger.warning(f'No checkpoint of the rounds before could be written: {second}')
+
+    def _what_is_saved(self) -> str:
+        """What --resume will do, for whoever has to start again."""
+        hook = self._checkpoint_hook
+        try:
+            latest = latest_checkpoint(self.runner.cfg, self.runner.work_dir, quiet=True)
+        except FedSegError:
+            latest = None
+        if hook is not None and hook.saved and latest is not None:
+            return f'--resume goes on from {latest.path.name} with round {latest.rounds + 1}'
+        if self.resumed is not None:
+            given = '' if latest is not None and latest.path == self.resumed.path else f' {self.resumed.path}'
+            return (f'no checkpoint was written since --resume, and --resume{given} goes on from '
+                    f'{self.resumed.path.name} again')
+        if latest is not None:
+            return (f'no checkpoint of this run was written: start it again without --resume, which would go on from '
+                    f'{latest.path.name} of an earlier run')
+        return 'no checkpoint was written: start again without --resume'
 
 
 def build_federation(settings: Mapping) -> Federation:

@@ -282,12 +282,11 @@ class LocalTrainer:
         self.optim_wrapper.zero_grad()
 
     def _metrics(self, sums: dict[str, Tensor], num_steps: int) -> tuple[dict[str, float], bool]:
-        """Means over the batches, and whether loss and weights are finite, with one device sync."""
+        """Means over the batches, and whether the weights are finite, with one device sync."""
         weights = [tensor for tensor in self.model.state_dict().values() if tensor.is_floating_point()]
         length = torch.stack([norm.float() for norm in torch._foreach_norm(weights)]).sum()
         *means, length = torch.stack([*(value.float() / num_steps for value in sums.values()), length]).tolist()
         metrics = dict(zip(sums, means))
         # a norm is not finite where a number is not, and where the square of one is not: a fast look, then an exact one
-        finite = math.isfinite(metrics.get('loss', 0.0)) and (
-            math.isfinite(length) or all(bool(tensor.isfinite().all()) for tensor in weights))
+        finite = math.isfinite(length) or all(bool(tensor.isfinite().all()) for tensor in weights)
         return metrics, finite

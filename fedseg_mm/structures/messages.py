@@ -153,7 +153,7 @@ class ClientUpdate:
         num_steps (int): Batches that it trained on.
         metrics (Mapping[str, float]): Means over its batches, ``loss`` first
             of all.
-        is_finite (bool): Whether all weights and the loss are finite.
+        is_finite (bool): Whether all weights are finite.
         extras (Mapping[str, Tensor]): What a method sends beside it.
         unshared (Mapping[str, Tensor]): The weights that it keeps to itself.
             A server in the same process takes their mean over the cohort into

@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -36,27 +37,47 @@ def test_a_clients_last_state_is_loaded(tmp_path):
 
 
 def test_the_last_state_and_that_of_the_checkpoint_are_kept(tmp_path):
-    """Whatever came in between is removed, of this client; other clients' are left alone."""
+    """Whatever came in between is removed after the round, of this client; other clients' are left alone."""
     store = ClientStateStore(tmp_path)
     store.save(1, 1, state(1))
-    for rounds in (1, 2, 4):
-        store.save(0, rounds, state(rounds))
-    assert files(store) == ['0/round_4.pth', '1/round_1.pth']  # there is no checkpoint yet
-    store.checkpointed = 5
-    for rounds in (7, 8, 9):
-        store.save(0, rounds, state(rounds))
-    assert files(store) == ['0/round_4.pth', '0/round_9.pth', '1/round_1.pth']
-    assert store.latest() == {0: 9, 1: 1}
-    store.checkpointed = 10
-    store.save(0, 12, state(12))
-    assert files(store) == ['0/round_12.pth', '0/round_9.pth', '1/round_1.pth']
+
+    def save(*rounds):
+        for number in rounds:
+            store.save(0, number, state(number))
+            before = files(store)
+            store.settle()
+        return before, files(store)
+
+    # there is no checkpoint yet; the state before is there until the round is finished
+    assert save(1, 2, 4) == (['0/round_2.pth', '0/round_4.pth', '1/round_1.pth'], ['0/round_4.pth', '1/round_1.pth'])
+    store.checkpointed = (5, )
+    assert save(7, 8, 9)[1] == ['0/round_4.pth', '0/round_9.pth', '1/round_1.pth']
+    assert store.latest() == {0: 9, 1: 1} and store.latest(8) == {0: 4, 1: 1}
+    store.checkpointed = (5, 10)  # of two checkpoints
+    assert save(11, 12)[1] == ['0/round_12.pth', '0/round_4.pth', '0/round_9.pth', '1/round_1.pth']
+    store.checkpointed = (10, 12)
+    assert save(13)[1] == ['0/round_12.pth', '0/round_13.pth', '0/round_9.pth', '1/round_1.pth']
+
+
+def test_states_of_another_folder_are_taken_and_stay_there(tmp_path):
+    first, second = ClientStateStore(tmp_path / 'clients'), ClientStateStore(tmp_path / 'clients_2')
+    for client, rounds in ((0, 1), (0, 3), (1, 2)):
+        first.save(client, rounds, state(rounds))
+    second.take(first, {0: 1, 1: 2})
+    assert files(second) == ['0/round_1.pth', '1/round_2.pth'] and value(second, 0) == 1
+    second.save(0, 1, state(7))  # replaced, not changed
+    assert first.has(0, 1) and not first.has(1, 1)
+    assert torch.load(first.folder / '0' / 'round_1.pth', weights_only=True)['state']['steps'] == 1
+    (first.folder / '0' / 'mine.txt').write_text('not ours')
+    first.remove()
+    assert files(first) == ['0/mine.txt'] and files(second) == ['0/round_1.pth', '1/round_2.pth']
 
 
 def test_rewinding_forgets_what_came_after(tmp_path):
     store = ClientStateStore(tmp_path / 'clients')
     assert store.latest() == {}
     store.rewind(3)  # nothing was saved yet
-    store.checkpointed = 3
+    store.checkpointed = (3, )
     for client, rounds in ((0, 3), (0, 5), (1, 4), (2, 1)):
         store.save(client, rounds, state(rounds))
     (store.folder / '0' / 'round_9.123.tmp').write_bytes(b'of a save that was killed')
@@ -64,7 +85,7 @@ def test_rewinding_forgets_what_came_after(tmp_path):
     (store.folder / 'hospital' / 'a.png').write_bytes(b'not ours')
     (store.folder / '7').write_bytes(b'not ours')
     store.rewind(3)
-    assert store.checkpointed == 3 and value(store, 0) == 3 and value(store, 2) == 1
+    assert store.checkpointed == (3, ) and value(store, 0) == 3 and value(store, 2) == 1
     assert store.load(1) == {}  # it had not trained yet
     assert files(store) == ['0/round_3.pth', '2/round_1.pth', '7', 'hospital/a.png']
     store.rewind(0)
@@ -99,15 +120,16 @@ def test_a_save_that_is_cut_off_leaves_the_state_before(tmp_path, monkeypatch):
     store = ClientStateStore(tmp_path)
     store.save(0, 1, state(1))
 
-    def fail(obj, file):
-        file.write_bytes(b'half of it')
+    def fail(file, content):
+        with file.open('wb') as half:
+            half.write(b'half of it')
         raise OSError('no space left on device')
 
-    monkeypatch.setattr(torch, 'save', fail)
+    monkeypatch.setattr(Path, 'write_bytes', fail)
     for rounds in (1, 2):
         with pytest.raises(OSError, match='no space left'):
             store.save(0, rounds, state(7))
-    assert value(store, 0) == 1
+    assert value(store, 0) == 1 and files(store) == ['0/round_1.pth']
 
 
 @pytest.mark.parametrize('algorithm', [

@@ -274,6 +274,41 @@ def test_update_that_is_not_finite_is_left_out(tiny_data, tmp_path):
     assert log.count('holds NaN or infinite values and is left out') == 4
 
 
+@pytest.mark.parametrize('value', ['nan', 'inf'])
+def test_a_loss_that_is_not_finite_spoils_no_finite_weights(tiny_data, tmp_path, value):
+    """A term without a gradient, as of a batch in which it has nothing to do: weights are what counts."""
+
+    class OddTerm(Hook):
+
+        def before_train(self, runner):
+            def add(model, args, kwargs, losses):
+                if kwargs.get('mode') == 'loss':
+                    return {**losses, 'decode.loss_odd': torch.tensor(float(value))}
+
+            runner.model.register_forward_hook(add, with_kwargs=True)
+
+    plain = train(tiny_config(tiny_data, tmp_path / 'plain', **{'train_cfg.max_rounds': 1}))
+    odd = train(tiny_config(tiny_data, tmp_path / 'odd', **{'train_cfg.max_rounds': 1}), OddTerm())
+    assert_same_bits(model_weights(plain), model_weights(odd))
+    log = next((tmp_path / 'odd').glob('*/*.log')).read_text()
+    assert log.count('was NaN or infinite in a batch, but its weights are finite and are used.') == 3
+    assert 'Round 1: decode.loss_odd of client ' in log and 'left out' not in log
+    line = json.loads((next((tmp_path / 'odd').glob('*/vis_data')) / 'rounds.json').read_text())
+    assert all(client['used'] and client['loss'] is None for client in line['clients'])
+
+
+def test_lovasz_over_batches_without_a_labelled_pixel(tiny_data, tmp_path):
+    """Its mean over no pixel is NaN, without a gradient: the only client of the fourth round counts."""
+    cfg = tiny_config(tiny_data, tmp_path, **{
+        'model.data_preprocessor.size': (16, 16), 'federated.clients_per_round': 1, 'federated.local_epochs': 4,
+        'train_cfg.max_rounds': 4, 'train_cfg.val_interval': 9})
+    cfg.model.decode_head.loss_decode = [
+        dict(type='BackCELoss'), dict(type='LovaszLoss', per_image=False, reduction='none')]
+    cfg.train_dataloader.dataset.pipeline[3].crop_size = (16, 16)
+    train(cfg)
+    assert 'Round 4: decode.loss_lovasz of client 7 was NaN' in next(tmp_path.glob('*/*.log')).read_text()
+
+
 def test_round_without_a_finite_update_stops_and_loses_nothing(tiny_data, tmp_path):
     train(tiny_config(tiny_data, tmp_path, **{'train_cfg.max_rounds': 1}))
     with pytest.raises(FedSegError, match='round 2: no client of the cohort .* finite update'):

@@ -76,5 +76,8 @@ class Backend(ABC):
     def load_state_dict(self, state: dict) -> None:  # noqa: B027
         """Restore :meth:`state_dict`, before :meth:`start`."""
 
+    def abandon_round(self, rounds: int) -> None:  # noqa: B027
+        """The round in progress will not be finished: clients have what they had after so many rounds."""
+
     def close(self) -> None:  # noqa: B027
         """Let go of processes and files; the training is over."""

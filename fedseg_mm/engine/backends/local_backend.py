@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmengine.dataset import pseudo_collate
-from mmengine.dist import barrier, broadcast_object_list, get_rank, get_world_size, is_main_process
+from mmengine.dist import broadcast_object_list, get_rank, get_world_size, is_main_process
 from mmengine.model import is_model_wrapper
 from mmengine.registry import FUNCTIONS
 from mmseg.registry import DATASETS
@@ -28,6 +28,7 @@ from fedseg_mm.engine.share_clients import share_clients
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.models import check_losses
 from fedseg_mm.registry import BACKENDS
+from fedseg_mm.resume import CLIENTS_FOLDER, checkpoint_folder, checkpoints_of
 from fedseg_mm.structures import Broadcast, ClientUpdate
 from fedseg_mm.validation import check_keys, check_positive
 
@@ -111,24 +112,49 @@ class LocalBackend(Backend):
     def start(self, runner, federation: 'Federation', rounds: int) -> None:
         self.runner, self.federation, self.rounds = runner, federation, rounds
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        self.store = ClientStateStore(Path(runner.work_dir) / 'clients')
-        if is_main_process():
-            self.store.rewind(runner.epoch)
-            self._check_client_states()
-        else:
-            self.store.checkpointed = runner.epoch
-        barrier()
+        folder = [self._open_states(runner.epoch) if is_main_process() else '']
+        broadcast_object_list(folder)
+        self.store = ClientStateStore(Path(runner.work_dir) / folder[0])
+        self.store.checkpointed = (runner.epoch, )
         self._last_checkpoint = self._named_checkpoint()
         self.trainer = LocalTrainer(model, runner.optim_wrapper, self.stream, federation.algorithm, self.store,
                                     runner.seed)
 
-    def _check_client_states(self) -> None:
-        """Refuse to go on without what the clients had kept."""
-        if self._client_states is not None and self._client_states != (found := self.store.latest()):
-            lost = [client for client, rounds in self._client_states.items() if found.get(client) != rounds]
-            raise FedSegError(f'the state of client {lost[0] if lost else min(found)} in {self.store.folder} is not '
+    def _open_states(self, rounds: int) -> str:
+        """The name of the folder of the clients' states, which are those of the checkpoint, or none.
+
+        A checkpoint in the work dir may need states that this run has no use
+        for. They stay as they are until this run has a checkpoint of its own,
+        which goes by a folder of its own.
+
+        Args:
+            rounds (int): Rounds that are finished.
+
+        Raises:
+            FedSegError: What the clients had kept is not there any more.
+        """
+        work_dir, resumed = Path(self.runner.work_dir), self.runner.train_loop.resumed
+        own = resumed is None or resumed.path.parent.resolve() == checkpoint_folder(
+            self.runner.cfg, self.runner.work_dir).resolve()
+        name = 'clients' if resumed is None else resumed.folder
+        before = ClientStateStore((work_dir if own else resumed.path.parent) / name)
+        wanted = self._client_states
+        if resumed is not None and wanted is not None and wanted != (found := before.latest(rounds)):
+            lost = [client for client, state in wanted.items() if found.get(client) != state]
+            raise FedSegError(f'the state of client {lost[0] if lost else min(found)} in {before.folder} is not '
                               'that of the checkpoint: bring back the folder of the first run, or start anew from the '
                               'weights with `load_from=CHECKPOINT` instead of --resume')
+        if own and not any(
+                state > rounds and before.has(client, state)
+                for file in checkpoints_of(self.runner.cfg, self.runner.work_dir) if file.folder == name
+                for client, state in file.clients.items()):
+            before.rewind(rounds)
+            return name
+        new, number = work_dir / 'clients', 2
+        while new.exists():
+            new, number = work_dir / f'clients_{number}', number + 1
+        ClientStateStore(new).take(before, wanted or {} if resumed is not None else {})
+        return new.name
 
     # --- rounds -------------------------------------------------------------
     def train(self, cohort: Sequence[int], broadcast: Broadcast) -> Iterator[ClientUpdate]:
@@ -158,10 +184,10 @@ class LocalBackend(Backend):
             yield from self.trainer.passes(round, cohort, self._share(cohort))
 
     # --- checkpoints --------------------------------------------------------
-    def _named_checkpoint(self) -> str | None:
-        """What --resume would resume from."""
+    def _named_checkpoint(self) -> tuple[str, int] | None:
+        """The checkpoint that was written last, and when."""
         file = Path(self.runner.work_dir) / 'last_checkpoint'
-        return file.read_text() if file.is_file() else None
+        return (file.read_text(), file.stat().st_mtime_ns) if file.is_file() else None
 
     def _note_checkpoint(self, round: int) -> None:
         """See whether there is a checkpoint of the rounds so far, whose clients' states must then be kept."""
@@ -169,13 +195,27 @@ class LocalBackend(Backend):
         named = [self._named_checkpoint()]
         broadcast_object_list(named)
         if named[0] != self._last_checkpoint:
-            self._last_checkpoint, self.store.checkpointed = named[0], round
+            # and of the one before, in case that the last one is damaged
+            self._last_checkpoint, self.store.checkpointed = named[0], (*self.store.checkpointed[-1:], round)
+            if is_main_process():
+                self._remove_other_states()
+        self.store.settle()
+
+    def _remove_other_states(self) -> None:
+        """Remove what clients kept in the runs before, now that this one has a checkpoint of its own."""
+        for folder in self.store.folder.parent.iterdir():
+            if folder.name != self.store.folder.name and CLIENTS_FOLDER.fullmatch(folder.name):
+                ClientStateStore(folder).remove()
 
     def state_dict(self) -> dict:
-        return dict(clients=self.store.latest())
+        return dict(clients=self.store.latest(), clients_folder=self.store.folder.name)
+
+    def abandon_round(self, rounds: int) -> None:
+        self.store.rewind(rounds)
 
     def load_state_dict(self, state: dict) -> None:
         self._client_states = state['clients']
 
     def close(self) -> None:
+        self._note_checkpoint(self.runner.epoch)
         self.stream.close()

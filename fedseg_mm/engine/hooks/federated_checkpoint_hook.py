@@ -17,16 +17,21 @@ class FederatedCheckpointHook(Hook):
 
     Args:
         federation (Federation): Whose state it is.
+        settings (dict): The settings that whoever resumes is to know.
     """
 
-    def __init__(self, federation: 'Federation') -> None:
+    def __init__(self, federation: 'Federation', settings: dict) -> None:
         self.federation = federation
+        self.settings = settings
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Add the federation's state, and leave nothing that needs code to load."""
-        checkpoint['federated'] = self.federation.state_dict()
-        if 'optimizer' in checkpoint:
-            checkpoint['optimizer']['state'] = {}  # a client's, which the next one does not see
+        checkpoint['federated'] = dict(self.federation.state_dict(), settings=self.settings)
+        # a few numbers, without which a schedule cannot go on: whatever save_optimizer and save_param_scheduler say
+        checkpoint.setdefault('optimizer', runner.optim_wrapper.state_dict())
+        if isinstance(runner.param_schedulers, list):
+            checkpoint.setdefault('param_schedulers', [schedule.state_dict() for schedule in runner.param_schedulers])
+        checkpoint['optimizer']['state'] = {}  # a client's, which the next one does not see
         to_plain(checkpoint)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:

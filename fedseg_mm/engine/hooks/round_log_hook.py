@@ -1,4 +1,5 @@
 """Where the figures of a round go."""
+import math
 from pathlib import Path
 
 from mmengine.dist import is_main_process
@@ -39,9 +40,15 @@ class RoundLogHook(Hook):
     def after_client(self, runner, update) -> None:
         if isinstance(update, ClientFailure):
             runner.logger.warning(f'Round {runner.epoch + 1}: client {update.client} is left out: {update.reason}')
-        elif not update.is_finite:
+            return
+        wrong = [name for name, value in update.metrics.items() if not math.isfinite(value)]
+        terms = ', '.join([name for name in wrong if name != 'loss'] or wrong)
+        if not update.is_finite:
             runner.logger.warning(f'Round {runner.epoch + 1}: the update of client {update.client} holds NaN or '
-                                  'infinite values and is left out.')
+                                  f'infinite values and is left out{f" (so does {terms})" if terms else ""}.')
+        elif terms:
+            runner.logger.warning(f'Round {runner.epoch + 1}: {terms} of client {update.client} was NaN or infinite in '
+                                  'a batch, but its weights are finite and are used.')
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         log = runner.train_loop.round_log

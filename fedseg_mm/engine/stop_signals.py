@@ -1,0 +1,99 @@
+"""A training ends at a point where nothing is lost."""
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+#: What asks a training to end: batch systems and `timeout`, and Ctrl-C.
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stopped(KeyboardInterrupt):
+    """A training was asked to end, and has.
+
+    Args:
+        number (int): The signal.
+        sentence (str): What is saved, and what to do. Defaults to nothing.
+    """
+
+    def __init__(self, number: int, sentence: str = '') -> None:
+        super().__init__(sentence)
+        #: As a shell reports a process that the signal ended.
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def terminated_as_stopped() -> Iterator[None]:
+    """SIGTERM ends what is entered as Ctrl-C does, with a word and its own exit code."""
+    process = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:
+            _die(number)
+            return
+        raise Stopped(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _die(number: int) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+class StopSignals:
+    """Notes the first SIGTERM or Ctrl-C while it is entered; the second ends the process at once.
+
+    Args:
+        active (bool): Whether it notes any. Defaults to True.
+    """
+
+    def __init__(self, active: bool = True) -> None:
+        self.active = active
+        #: The signal that came, if one did.
+        self.received: int | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> 'StopSignals':
+        self._process = os.getpid()
+        if self.active and threading.current_thread() is threading.main_thread():
+            for number in STOPPING:
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._restore()
+
+    def check(self) -> None:
+        """End the training here, if a signal asked for it.
+
+        Raises:
+            Stopped: One did.
+        """
+        if self.received is not None:
+            raise Stopped(self.received)
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._before.clear()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a worker, which Ctrl-C reaches too: the client needs its images
+            if number == signal.SIGTERM:
+                _die(number)
+            return
+        self.received = number
+        self._restore()
+        name = signal.Signals(number).name
+        os.write(2, f'\n{name}: stopping after the current client; a second signal stops at once\n'.encode())

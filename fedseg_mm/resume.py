@@ -1,0 +1,329 @@
+"""What it means to go on: from which checkpoint, and which settings then count.
+
+Nothing here changes a file.
+"""
+import logging
+import os.path as osp
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from fedseg_mm.compat import load_weights_only
+from fedseg_mm.errors import FedSegError
+
+#: Where what clients keep is, in a work dir; a run that starts beside an earlier one has a number too.
+CLIENTS_FOLDER = re.compile(r'clients(_\d+)?')
+#: Settings that change neither weights nor figures, are checked by other means, or are only where training begins.
+NOT_COMPARED = {
+    'train_dataloader.num_workers', 'train_dataloader.persistent_workers', 'train_dataloader.pin_memory',
+    'train_dataloader.prefetch_factor', 'train_dataloader.timeout', 'train_dataloader.multiprocessing_context',
+    'train_dataloader.sampler', 'train_dataloader.batch_sampler', 'federated.partitioner', 'federated.backend'}
+NOT_COMPARED_ANYWHERE = {'data_root', 'init_cfg', 'pretrained'}
+#: At most so many differences are listed.
+MOST_LINES = 20
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """What a checkpoint says of the run that wrote it.
+
+    Args:
+        path (Path): The file.
+        rounds (int): Rounds that it has behind it.
+        written (str): When it was written; later is greater.
+        clients (Mapping[int, int]): Rounds behind the state of every client
+            that had one. Defaults to none.
+        folder (str): The folder of these states, in the work dir. Defaults
+            to ``clients``.
+        seed (int, optional): The run's seed. Defaults to None: unknown.
+        settings (Mapping, optional): The run's settings, by dotted key.
+            Defaults to None: unknown.
+        schedules (tuple[Mapping]): The state of the schedules. Defaults to
+            none.
+        has_rates (bool): Whether it holds the optimizer's rates. Defaults to
+            True.
+    """
+    path: Path
+    rounds: int
+    written: str
+    clients: Mapping[int, int] = field(default_factory=dict)
+    folder: str = 'clients'
+    seed: int | None = None
+    settings: Mapping | None = None
+    schedules: tuple[Mapping, ...] = ()
+    has_rates: bool = True
+
+
+def clients_folder(federated: Mapping | None) -> str:
+    """The folder of the clients' states that a checkpoint's ``federated`` names.
+
+    Raises:
+        FedSegError: It is no name that a run gives.
+    """
+    name = (federated or {}).get('clients_folder', 'clients')
+    if not isinstance(name, str) or not CLIENTS_FOLDER.fullmatch(name):
+        raise FedSegError(f'the checkpoint names {name!r} as the folder of its clients, which no run of fedseg_mm has '
+                          'written: do not use it')
+    return name
+
+
+def read_checkpoint(path: str | Path) -> CheckpointFile:
+    """Look into a checkpoint; its weights stay on disk.
+
+    Raises:
+        FedSegError: It is missing or cannot be read.
+    """
+    content = load_weights_only(str(path), 'cpu', mmap=True)
+    meta, federated = content.get('meta'), content.get('federated')
+    meta, federated = meta if isinstance(meta, dict) else {}, federated if isinstance(federated, dict) else {}
+    rounds = meta.get('epoch', 0)
+    schedules = content.get('param_schedulers')
+    return CheckpointFile(
+        Path(path), rounds if isinstance(rounds, int) else 0, str(meta.get('time', '')),
+        federated.get('clients') or {}, clients_folder(federated), meta.get('seed'), federated.get('settings'),
+        tuple(schedules) if isinstance(schedules, list) else (), 'optimizer' in content)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether all of a checkpoint is as it was written: torch's files hold a sum of every tensor."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None
+    except Exception:  # a damaged file may raise anything
+        return False
+
+
+def checkpoint_folder(cfg: Mapping, work_dir: str) -> Path:
+    """Where the checkpoints of a run are."""
+    out_dir = _checkpoint_hook(cfg).get('out_dir')
+    return Path(work_dir) if out_dir is None else Path(out_dir) / osp.basename(str(work_dir).rstrip(osp.sep))
+
+
+def _checkpoint_hook(cfg: Mapping) -> Mapping:
+    return (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+
+
+def _named(work_dir: str) -> str:
+    """The name of the file that was written last, as MMEngine notes it; empty if it does not."""
+    try:
+        return osp.basename(Path(work_dir, 'last_checkpoint').read_text().strip())
+    except (OSError, UnicodeDecodeError):
+        return ''
+
+
+def checkpoint_paths(cfg: Mapping, work_dir: str) -> list[Path]:
+    """The checkpoints of a work dir, in the order of their rounds."""
+    folder, template = checkpoint_folder(cfg, work_dir), _checkpoint_hook(cfg).get('filename_tmpl') or 'epoch_{}.pth'
+    pattern = re.compile(re.escape(template).replace(r'\{\}', r'(\d+)'))
+    found = {path: int(match[1]) for path in (folder.iterdir() if folder.is_dir() else ())
+             if (match := pattern.fullmatch(path.name)) and match.groups()}
+    named = _named(work_dir)
+    if named and (folder / named).is_file():
+        found.setdefault(folder / named, -1)
+    return sorted(found, key=lambda path: found[path])
+
+
+def checkpoints_of(cfg: Mapping, work_dir: str) -> Iterator[CheckpointFile]:
+    """What can be read of a work dir's checkpoints; the one that was written last comes first."""
+    found = []
+    for path in checkpoint_paths(cfg, work_dir):
+        try:
+            found.append(read_checkpoint(path))
+        except FedSegError:
+            continue
+    yield from sorted(found, key=lambda file: (file.written, file.rounds), reverse=True)
+
+
+def latest_checkpoint(cfg: Mapping, work_dir: str, quiet: bool = False) -> CheckpointFile | None:
+    """What ``--resume`` goes on from: the whole checkpoint in the work dir that was written last.
+
+    Not the one of most rounds: a run that was started anew, or went on from
+    an older file, may stand beside later rounds of the one before.
+
+    Args:
+        cfg (Mapping): The config, for the checkpoints' names.
+        work_dir (str): The work dir.
+        quiet (bool): Whether nothing is said of others. Defaults to False.
+
+    Returns:
+        CheckpointFile, optional: None if there is none.
+
+    Raises:
+        FedSegError: There are checkpoints, but none is whole.
+    """
+    paths, named = checkpoint_paths(cfg, work_dir), _named(work_dir)
+    chosen = next((file for file in checkpoints_of(cfg, work_dir) if is_whole(file.path)), None)
+    if chosen is None:
+        if paths:
+            raise FedSegError(f'no checkpoint in {paths[-1].parent} can be resumed: {paths[-1].name} is damaged '
+                              'or cut off and no other is whole: bring back a copy, or train anew without --resume')
+        if named:
+            raise FedSegError(f'{work_dir}/last_checkpoint names {named}, which is not in '
+                              f'{checkpoint_folder(cfg, work_dir)}: bring it back, or remove last_checkpoint to train '
+                              'anew')
+        return None
+    if not quiet:
+        later = paths[paths.index(chosen.path) + 1:] + [path for path in paths if path.name == named]
+        damaged = [path.name for path in dict.fromkeys(later) if not is_whole(path)]
+        if damaged:
+            print_log(f'--resume: {", ".join(damaged)} in {chosen.path.parent} {"are" if len(damaged) > 1 else "is"} '
+                      f'damaged or cut off, and the run goes on from {chosen.path.name}.', 'current',
+                      level=logging.WARNING)
+        elif named and named != chosen.path.name:
+            print_log(f'--resume: last_checkpoint names {named}, but {chosen.path.name} was written later and is '
+                      f'resumed; --resume {checkpoint_folder(cfg, work_dir) / named} would go on from the other.',
+                      'current', level=logging.WARNING)
+    return chosen
+
+
+def settle_resume(cfg: Config, wanted: str | bool) -> tuple[bool, str | None]:
+    """What ``--resume`` asks for, as MMEngine's runner has it.
+
+    Args:
+        cfg (Config): The whole config.
+        wanted (str or bool): A checkpoint; True for the latest of the work
+            dir, if there is one; False for what the config says.
+
+    Returns:
+        tuple[bool, str or None]: Whether the run goes on from a checkpoint,
+        and the file to load; None where it goes on from the work dir's latest
+        checkpoint, or starts without one.
+
+    Raises:
+        FedSegError: The checkpoint is missing, or none of the work dir's is
+            whole.
+    """
+    load_from = cfg.get('load_from')
+    # a config that names both goes on from that file, as in MMEngine
+    file = load_from if not wanted and cfg.get('resume') else wanted
+    if isinstance(file, str):
+        path = Path(file).expanduser()
+        if not path.is_file():
+            what = 'is a folder' if path.is_dir() else 'does not exist'
+            raise FedSegError(f'the checkpoint {file} to resume from {what}: name a file such as '
+                              f'{Path(cfg.work_dir) / "round_10.pth"}, or use --resume alone for the latest')
+        return True, str(path)
+    if not wanted and not cfg.get('resume'):
+        return False, load_from
+    if latest_checkpoint(cfg, cfg.work_dir, quiet=True) is not None:
+        return True, None  # the training loop takes it, and says so in the run's log
+    weights = f' from the weights in {load_from}' if load_from else ''
+    print_log(f'--resume: there is no checkpoint in {cfg.work_dir}, training starts with round 1{weights}.',
+              'current', level=logging.WARNING)
+    return False, load_from
+
+
+# --- settings ---------------------------------------------------------------
+def settings_of(cfg: Mapping, federated: Mapping) -> dict:
+    """The settings that a checkpoint keeps, by dotted key: all that may change weights, as plain values."""
+    schedules = cfg.get('param_scheduler') or []
+    parts = dict(
+        federated=federated, model=cfg.get('model'), optim_wrapper=cfg.get('optim_wrapper'),
+        param_scheduler=[schedules] if isinstance(schedules, Mapping) else schedules,
+        train_dataloader=cfg.get('train_dataloader'),
+        custom_hooks=[hook for hook in cfg.get('custom_hooks') or []
+                      if _name(hook.get('type')) not in ('FederatedHook', 'RoundProgressHook')])
+    settings = {key: value for part, content in parts.items() for key, value in _flat(content, part)}
+    settings['randomness.seed'] = (cfg.get('randomness') or {}).get('seed')
+    settings['train_cfg.max_rounds'] = (cfg.get('train_cfg') or {}).get('max_rounds')
+    return settings
+
+
+def _name(value):
+    return getattr(value, '__name__', None) or value
+
+
+def _flat(value, key: str) -> Iterator[tuple[str, object]]:
+    if key in NOT_COMPARED or key.rpartition('.')[2] in NOT_COMPARED_ANYWHERE:
+        return
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _flat(item, f'{key}.{name}')
+    elif isinstance(value, (list, tuple)) and any(isinstance(item, (Mapping, list, tuple)) for item in value):
+        for place, item in enumerate(value):
+            yield from _flat(item, f'{key}.{place}')
+    elif isinstance(value, (list, tuple)):
+        yield key, [_leaf(item) for item in value]
+    else:
+        yield key, _leaf(value)
+
+
+def _leaf(value):
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(_name(value))
+
+
+def _types(settings: Mapping, prefix: str) -> list:
+    return [value for key, value in settings.items() if re.fullmatch(prefix + r'(\.\d+)?\.type', key)]
+
+
+def check_resumable(file: CheckpointFile, settings: Mapping) -> None:
+    """Refuse a checkpoint whose optimizer or schedules cannot go on with these settings.
+
+    Raises:
+        FedSegError: Names the setting.
+    """
+    way_out = 'resume with that of the first run, or start from the weights with `load_from=CHECKPOINT`'
+    if file.settings is not None:
+        for key in ('optim_wrapper.optimizer', 'param_scheduler'):
+            before, now = _types(file.settings, key), _types(settings, key)
+            if before != now:
+                raise FedSegError(f'{key} was {", ".join(before) or "nothing"} when {file.path} was written and is now '
+                                  f'{", ".join(now) or "nothing"}, which cannot go on from its state: {way_out}')
+    if not file.has_rates and _types(settings, 'param_scheduler'):
+        raise FedSegError(f'the checkpoint {file.path} does not hold the rates that its schedule had reached '
+                          '(default_hooks.checkpoint.save_optimizer=False): start from the weights with '
+                          '`load_from=CHECKPOINT` and the rate that you want')
+
+
+def differences(file: CheckpointFile, settings: Mapping) -> list[str]:
+    """What differs from the settings of the checkpoint, one sentence each, and whether it takes effect."""
+    lines = []
+    kept = settings if file.settings is None else file.settings  # unknown: nothing can be said
+    for key in dict.fromkeys([*kept, *settings]):
+        before, now = kept.get(key), settings.get(key)
+        if before == now or key == 'train_cfg.max_rounds':
+            continue
+        change = f'{key} was {_shown(before)} and is now {_shown(now)}'
+        if key.startswith('optim_wrapper.optimizer.') or key.startswith('optim_wrapper.paramwise_cfg'):
+            lines.append(f'{change}, which has no effect: the rates of the checkpoint go on')
+        elif key.startswith('param_scheduler.'):
+            lines.append(f'{change}, which has no effect: the schedule of the checkpoint goes on')
+        elif key == 'randomness.seed':
+            lines.append(f'{change}, which has no effect: the seed of the checkpoint goes on')
+        else:
+            lines.append(f'{change}, which takes effect')
+    if len(lines) > MOST_LINES:
+        lines[MOST_LINES:] = [f'{len(lines) - MOST_LINES} further settings differ']
+    return lines + _ended_schedules(file, settings)
+
+
+def _shown(value) -> str:
+    text = 'not given' if value is None else repr(value)
+    return text if len(text) <= 60 else f'{text[:57]}...'
+
+
+def _ended_schedules(file: CheckpointFile, settings: Mapping) -> list[str]:
+    """Schedules that were made for fewer rounds than are to be trained now."""
+    lines: list[str] = []
+    rounds = settings.get('train_cfg.max_rounds')
+    before = (file.settings or {}).get('train_cfg.max_rounds', file.rounds)
+    if not isinstance(rounds, int) or not isinstance(before, int) or rounds <= before:
+        return lines
+    names = _types(settings, 'param_scheduler')
+    for place, state in enumerate(file.schedules):
+        if not isinstance(state, dict):
+            continue
+        name = names[place] if place < len(names) else 'schedule'
+        end, turn = state.get('end'), state.get('T_max')
+        if isinstance(end, int) and before <= end < rounds:
+            lines.append(f'param_scheduler.{place} ({name}) ends after round {end}, so that the rate stays at its last '
+                         f'value from there to round {rounds}')
+        elif isinstance(turn, int) and before <= turn + state.get('begin', 0) < rounds:
+            lines.append(f'param_scheduler.{place} ({name}) has T_max={turn}, so that the rate rises again after round '
+                         f'{turn + state.get("begin", 0)}')
+    return lines
