@@ -49,6 +49,9 @@ def check_evaluation(dataloader: DataLoader, evaluator) -> str | None:
     dataset = dataloader.dataset
     if not isinstance(dataset, (BaseDataset, ConcatDataset)):  # other wrappers are not checked
         return None
+    if not dataset.metainfo.get('classes'):
+        raise FedSegError('the evaluation data set has no class names: set metainfo=dict(classes=...) of its '
+                          'dataloader.dataset to that of the training')
     metrics = getattr(evaluator, 'metrics', [])
     labelled = not metrics or not all(getattr(metric, 'format_only', False) for metric in metrics)
     counts = scan_labels(dataset, dataloader.num_workers, 'evaluation', labelled=labelled)

@@ -53,7 +53,8 @@ def test_what_the_file_leaves_out():
 
 @pytest.mark.parametrize('data, sentence', [
     (dict(), 'has no `train_dataloader` with a `dataset`'),
-    (dict(train_dataloader=dict(dataset=dict(type='BaseSegDataset'))), 'train_dataloader.dataset has no class names'),
+    (dict(train_dataloader=dict(dataset=dict(type='BaseSegDataset'))),
+     'does not say what its classes are: set train_dataloader.dataset.metainfo='),
     (dict(train_dataloader=dict(dataset=dict(type='StreetScenes'))), 'does not say what its classes are'),
 ])
 def test_what_is_no_data(data, sentence):

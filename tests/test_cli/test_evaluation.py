@@ -84,6 +84,11 @@ def test_images_without_labels_and_a_metric_that_needs_them(trained, tmp_path):
                         'written, set format_only=True in the evaluator')
 
 
+def test_a_test_set_without_classes(trained, tmp_path):
+    sentence = refused(trained, tmp_path, **{'test_dataloader.dataset.metainfo': dict(_delete_=True)})
+    assert sentence.startswith('test: the evaluation data set has no class names: set metainfo=dict(classes=...)')
+
+
 def test_a_class_that_no_image_shows_is_said_beside_the_mean(trained, tmp_path):
     data = tmp_path / 'data'
     shutil.copytree(trained / 'data', data)

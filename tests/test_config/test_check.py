@@ -165,6 +165,10 @@ def test_configs_of_mmsegmentation_have_no_fault_but_their_folders(config):
     assert all('the data folder' in line for line in str(error.value).splitlines()), str(error.value)
 
 
+def test_a_test_set_without_classes_is_not_in_the_way_of_a_training(tiny_data, tmp_path):
+    check_config(tiny_config(tiny_data, tmp_path, **{'test_dataloader.dataset.metainfo': dict(_delete_=True)}))
+
+
 def test_joined_data_sets_that_differ(tiny_data, tmp_path, capsys):
     cfg = tiny_config(tiny_data, tmp_path)
     part = cfg.train_dataloader.dataset.to_dict()
