@@ -28,7 +28,8 @@ def atomic_write(path: str | Path, durable: bool = False) -> Iterator[Path]:
                 os.fsync(file.fileno())
         unfinished.replace(path)
     except OSError as error:  # a write does not say what was written
-        error.filename = error.filename or str(path)
+        if error.errno is not None:
+            error.filename = error.filename or str(path)
         raise
     finally:
         unfinished.unlink(missing_ok=True)

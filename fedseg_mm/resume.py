@@ -82,11 +82,11 @@ def read_checkpoint(path: str | Path) -> CheckpointFile:
     meta, federated = content.get('meta'), content.get('federated')
     meta, federated = meta if isinstance(meta, dict) else {}, federated if isinstance(federated, dict) else {}
     rounds = meta.get('epoch', 0)
-    schedules = content.get('param_schedulers')
+    schedules, clients = content.get('param_schedulers'), federated.get('clients')
     return CheckpointFile(
         Path(path), rounds if isinstance(rounds, int) else 0, str(meta.get('time', '')),
-        federated.get('clients') or {}, clients_folder(federated), meta.get('seed'), federated.get('settings'),
-        tuple(schedules) if isinstance(schedules, list) else (), 'optimizer' in content)
+        clients if isinstance(clients, dict) else {}, clients_folder(federated), meta.get('seed'),
+        federated.get('settings'), tuple(schedules) if isinstance(schedules, list) else (), 'optimizer' in content)
 
 
 def is_whole(path: Path) -> bool:
@@ -96,6 +96,19 @@ def is_whole(path: Path) -> bool:
             return file.testzip() is None
     except Exception:  # a damaged file may raise anything
         return False
+
+
+def named_checkpoint(path: str) -> CheckpointFile:
+    """The checkpoint that ``--resume FILE`` names.
+
+    Raises:
+        FedSegError: It is missing or damaged.
+    """
+    file = read_checkpoint(path)
+    if zipfile.is_zipfile(path) and not is_whole(file.path):
+        raise FedSegError(f'the checkpoint {path} cannot be resumed, because it is damaged: bring back a copy, or '
+                          'name another one')
+    return file
 
 
 def checkpoint_folder(cfg: Mapping, work_dir: str) -> Path:
@@ -169,7 +182,7 @@ def latest_checkpoint(cfg: Mapping, work_dir: str, quiet: bool = False) -> Check
         return None
     if not quiet:
         later = paths[paths.index(chosen.path) + 1:] + [path for path in paths if path.name == named]
-        damaged = [path.name for path in dict.fromkeys(later) if not is_whole(path)]
+        damaged = [path.name for path in dict.fromkeys(later) if path != chosen.path and not is_whole(path)]
         if damaged:
             print_log(f'--resume: {", ".join(damaged)} in {chosen.path.parent} {"are" if len(damaged) > 1 else "is"} '
                       f'damaged or cut off, and the run goes on from {chosen.path.name}.', 'current',

@@ -12,7 +12,7 @@ from pathlib import Path
 from fedseg_mm.compat import load_weights_only
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.files import atomic_write, write_json
-from fedseg_mm.resume import clients_folder
+from fedseg_mm.resume import CLIENTS_FOLDER, clients_folder
 from reproduction.run import Run
 from reproduction.run_logs import checkpoint_round, last_checkpoint
 
@@ -123,7 +123,9 @@ class KeptState:
             archive.write(content)
         archive.seek(0)
         (folder / 'last_checkpoint').unlink(missing_ok=True)  # from here to the end, the work dir counts as empty
-        shutil.rmtree(folder / 'clients', ignore_errors=True)
+        for states in folder.glob('clients*/'):
+            if CLIENTS_FOLDER.fullmatch(states.name):
+                shutil.rmtree(states, ignore_errors=True)
         checkpoint = ''
         with tarfile.open(fileobj=archive, mode='r:gz') as tar:
             for member in tar:

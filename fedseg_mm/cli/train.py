@@ -1,6 +1,7 @@
 """Federated training of an MMSegmentation model."""
 import argparse
 import logging
+import sys
 
 import torch
 from mmengine.config import Config
@@ -58,7 +59,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_federated_argument(parser)
     add_data_argument(parser)
     add_common_arguments(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(_with_flag(sys.argv[1:] if argv is None else argv))
+    args.resume = args.resume or args.resume == ''
+    return args
+
+
+def _with_flag(argv: list[str]) -> list[str]:
+    """A config after ``--resume`` is no checkpoint."""
+    return ['--resume=' if word == '--resume' and (following.endswith('.py') or '::' in following) else word
+            for word, following in zip(argv, [*argv[1:], ''])]
 
 
 def use_amp(cfg: Config) -> None:

@@ -30,7 +30,7 @@ from fedseg_mm.resume import (
     checkpoint_paths,
     differences,
     latest_checkpoint,
-    read_checkpoint,
+    named_checkpoint,
     settings_of,
 )
 from fedseg_mm.structures import Broadcast, ClientFailure
@@ -187,7 +187,8 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
                 self.federation.algorithm.receive(update)
             self.runner.call_hook('after_client', update=update)
             del update  # its tensors are the model's, which the next client overwrites
-            self.stop.check()
+            if len(self.round_log.clients) < len(cohort):  # after the last one, the round is as good as finished
+                self.stop.check()
 
     def _evaluate(self) -> None:
         try:
@@ -224,7 +225,7 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
             runner._load_from = None if self.resumed is None else str(self.resumed.path)
             runner._resume = self.resumed is not None
         else:
-            self.resumed = read_checkpoint(runner._load_from)
+            self.resumed = named_checkpoint(runner._load_from)
         if self.resumed is None:
             return
         runner.logger.info(f'The run goes on from {self.resumed.path} with round {self.resumed.rounds + 1}.')
@@ -270,7 +271,7 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
             latest = latest_checkpoint(self.runner.cfg, self.runner.work_dir, quiet=True)
         except FedSegError:
             latest = None
-        if hook is not None and hook.saved and latest is not None:
+        if latest is not None and (hook is None or hook.saved):
             return f'--resume goes on from {latest.path.name} with round {latest.rounds + 1}'
         if self.resumed is not None:
             given = '' if latest is not None and latest.path == self.resumed.path else f' {self.resumed.path}'

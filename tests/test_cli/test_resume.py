@@ -12,7 +12,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from fedseg_mm.cli.train import main
+from fedseg_mm.cli.train import main, parse_args
 from tests.conftest import assert_same_bits, weights_of, write_config
 
 SMALL = {
@@ -196,11 +196,15 @@ def test_a_file_in_the_config(run, finished):
     ('round_7.pth', 'round_7.pth to resume from does not exist: name a file such as'),
     ('.', 'to resume from is a folder: name a file such as'),
     ('config.py', 'config.py is refused'),
-    ('best', 'is not of a federated run: start from it with')])
+    ('best', 'is not of a federated run: start from it with'),
+    ('flipped.pth', 'cannot be resumed, because it is damaged: bring back a copy')])
 def test_a_named_file_that_cannot_be_resumed(run, name, sentence):
     torch.save(dict(state_dict={}, meta=dict(epoch=1, iter=1), optimizer={}), run / 'best')
+    shutil.copy(run / 'round_4.pth', run / 'flipped.pth')
+    flip(run / 'flipped.pth')
     before = states(run)
-    assert sentence in refusal(run / 'config.py', '--work-dir', run, '--resume', run / name)
+    # a name that ends in .py would be taken for the config
+    assert sentence in refusal(run / 'config.py', '--work-dir', run, f'--resume={run / name}')
     assert states(run) == before
 
 
@@ -221,6 +225,15 @@ def test_a_checkpoint_cannot_name_a_folder_elsewhere(run):
     torch.save(content, run / 'evil.pth')
     assert 'as the folder of its clients, which no run' in refusal(
         run / 'config.py', '--work-dir', run, '--resume', run / 'evil.pth')
+
+
+@pytest.mark.parametrize('words, expected', [
+    ('a.py', False), ('a.py --resume', True), ('--resume a.py', True), ('--resume mmseg::a/b.py', True),
+    ('a.py --resume round_2.pth', 'round_2.pth'), ('--resume=round_2.pth a.py', 'round_2.pth'),
+    ('a.py --resume --amp', True)])
+def test_what_follows_the_flag(words, expected):
+    args = parse_args(words.split())
+    assert args.resume == expected and args.config.endswith('.py')
 
 
 # --- a work dir that is used again ------------------------------------------
