@@ -267,8 +267,8 @@ def _check_known_keys(registry: Registry, section: dict, key: str, further: tupl
         return
     if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls).parameters.values()) and not further:
         return
-    check_keys((name for name in section if name not in ('type', '_scope_')),
-               [*constructor_parameters(cls), *further], key)
+    known = constructor_parameters(cls).keys() - {'params', 'optimizer'}  # which no config gives
+    check_keys((name for name in section if name not in ('type', '_scope_')), [*known, *further], key)
 
 
 def _check_optimizer(cfg: Config) -> None:

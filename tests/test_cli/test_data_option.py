@@ -5,7 +5,7 @@ from mmengine.config import Config
 from fedseg_mm import FedSegError
 from fedseg_mm.cli import partition, test, train
 from fedseg_mm.config import find_config, load_config, replace_data
-from tests.conftest import CLASSES, ROOT, make_images, tiny_config
+from tests.conftest import CLASSES, ROOT, make_images, run_tool, tiny_config
 
 DATA = ROOT / 'configs' / '_base_' / 'datasets'
 FEDERATION = ROOT / 'configs' / '_base_' / 'federated' / 'fedseg_noniid1.py'
@@ -76,9 +76,9 @@ def test_it_trains_and_evaluates_through_the_tools(tmp_path, capsys):
     arguments = [str(tmp_path / 'config.py'), '--data', str(tmp_path / 'data.py')]
     partition.main(arguments)
     assert '3 clients, 12 of 12 images' in capsys.readouterr().out
-    train.main(arguments)
-    output = capsys.readouterr()
-    assert 'model.decode_head.num_classes is 3 instead of 4' in ' '.join((output.out + output.err).split())
+    done = run_tool('fed_train', *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert 'model.decode_head.num_classes is 3 instead of 4' in ' '.join((done.stdout + done.stderr).split())
     test.main([arguments[0], str(tmp_path / 'run' / 'round_1.pth'), *arguments[1:]])
     assert 'mIoU' in capsys.readouterr().out
 
