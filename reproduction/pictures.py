@@ -9,7 +9,7 @@ from mmseg.apis import inference_model, init_model
 from mmseg.registry import DATASETS
 
 from fedseg_mm.visualization import draw_convergence, draw_panels
-from reproduction.protocol import METHODS, SPLITS, Protocol
+from reproduction.protocol import BOUNDS, SPLITS, Protocol
 from reproduction.run import Run
 from reproduction.run_logs import last_checkpoint
 
@@ -36,10 +36,10 @@ def plot(protocol: Protocol, results: Iterable[dict], folder: Path) -> list[Path
             for one in results:
                 if one['row'] != row or one['split'] not in (split, None):
                     continue
-                if row in METHODS:
-                    curves.setdefault(row, []).append(_curve(one))
-                else:
+                if row in BOUNDS:
                     bounds.setdefault(row, []).append(one['mean_of_last_five']['mIoU'])
+                else:
+                    curves.setdefault(row, []).append(_curve(one))
         if curves:
             folder.mkdir(parents=True, exist_ok=True)
             paths.append(folder / f'convergence_{split}.png')

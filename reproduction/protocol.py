@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 SPLITS = ('noniid1', 'noniid2')
 METHODS = ('CE', 'BackCE', 'FedProx', 'FedDyn', 'MOON', 'FedSeg')
+#: What methods are compared with: no federations.
+BOUNDS = ('centralised', 'centralised-masked', 'local-only')
 
 
 @dataclass(frozen=True)
