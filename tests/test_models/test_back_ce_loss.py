@@ -363,7 +363,8 @@ def test_balance_of_a_batch_in_which_nothing_counts():
 
 
 @pytest.mark.parametrize('arguments, sentence', [
-    (dict(balance_power=1.5), 'balance_power must be from 0 to 1'), (dict(balance_power=-1), 'balance_power must be'),
+    (dict(balance_power=1.5), 'balance_power must be a number at least 0 and at most 1, but is 1.5'),
+    (dict(balance_power='high'), 'balance_power must be a number'), (dict(balance_power=-1), 'balance_power must be'),
     (dict(balance_over='class'), "balance_over must be 'batch' or 'image'")])
 def test_a_balance_that_is_none_is_refused(arguments, sentence):
     with pytest.raises(ValueError, match=sentence):

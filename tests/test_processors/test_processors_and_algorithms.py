@@ -163,6 +163,7 @@ def test_a_processor_of_ones_own(tiny_data, tmp_path):
      'LocalOnly is a bound without a federation'),
     ({'federated.algorithm': dict(type='FedAvg', weighting='none')}, "weighting must be 'images' or 'equal'"),
     ({'federated.sampler': dict(type='PoissonSampler', probability=2)}, 'federated.sampler.probability must be'),
+    ({'model.decode_head.loss_decode.balance_power': 3}, 'BackCELoss.balance_power must be a number at least 0'),
     ({'federated.backend': dict(type='Local')}, 'unknown type `Local` in federated.backend')])
 def test_senseless_pairs_are_one_sentence_before_training(tiny_data, tmp_path, capsys, changes, sentence):
     assert sentence in refuse_quickly(capsys, write_config(tiny_data, tmp_path, **changes))

@@ -8,6 +8,8 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fedseg_mm.errors import FedSegError
+
 #: What EfficientNet-Lite's own release calls the layers of a block.
 RELEASED_NAMES = {
     '_conv_stem': 'stem.conv',
@@ -65,7 +67,7 @@ class EfficientNetLite(BaseModule):
             convolutions and 1 for normalisation.
 
     Raises:
-        ValueError: There is no such stage.
+        FedSegError: There is no such stage.
     """
 
     # expansion, kernel, stride, channels, blocks
@@ -80,9 +82,10 @@ class EfficientNetLite(BaseModule):
         super().__init__(init_cfg)
         last = len(self.STAGES) - 1
         if not out_indices or any(not 0 <= index <= last for index in out_indices):
-            raise ValueError(f'out_indices must be stages from 0 to {last}, but are {tuple(out_indices)}')
+            raise FedSegError(f'EfficientNetLite.out_indices must be stages from 0 to {last}, but are '
+                              f'{tuple(out_indices)}')
         if not -1 <= frozen_stages <= last:
-            raise ValueError(f'frozen_stages must be from -1 to {last}, but is {frozen_stages}')
+            raise FedSegError(f'EfficientNetLite.frozen_stages must be from -1 to {last}, but is {frozen_stages}')
         norm_cfg = norm_cfg or dict(type='BN', eps=1e-3)
         act_cfg = dict(type='ReLU6')
         self.out_indices = tuple(out_indices)

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fedseg_mm.datasets.labels import UNANNOTATED
+from fedseg_mm.errors import FedSegError
+from fedseg_mm.validation import check_number
 
 #: Scores that are worked on at a time, which bounds the temporary memory: a CPU's caches want few, a GPU few launches.
 BLOCK = dict(cpu=2**21, cuda=2**25)
@@ -201,18 +203,20 @@ class BackCELoss(nn.Module):
         reduction (str): 'none', 'mean' or 'sum'. Defaults to 'mean'.
         loss_name (str): Name in the log; with the prefix 'loss_' it is part
             of the backward graph. Defaults to 'loss_back_ce'.
+
+    Raises:
+        FedSegError: An argument is not as described.
     """
 
     def __init__(self, loss_weight: float = 1.0, class_weight: Sequence[float] | str | None = None,
                  void_as_background: bool = False, balance_power: float = 1.0, balance_over: str = 'batch',
                  reduction: str = 'mean', loss_name: str = 'loss_back_ce') -> None:
         super().__init__()
-        if not 0 <= balance_power <= 1:
-            raise ValueError(f'balance_power must be from 0 to 1, but is {balance_power!r}')
+        check_number('BackCELoss.balance_power', balance_power, least=0, most=1)
         if balance_over not in ('batch', 'image'):
-            raise ValueError(f"balance_over must be 'batch' or 'image', but is {balance_over!r}")
+            raise FedSegError(f"BackCELoss.balance_over must be 'batch' or 'image', but is {balance_over!r}")
         if reduction not in ('none', 'mean', 'sum'):
-            raise ValueError(f"reduction must be 'none', 'mean' or 'sum', but is {reduction!r}")
+            raise FedSegError(f"BackCELoss.reduction must be 'none', 'mean' or 'sum', but is {reduction!r}")
         self.loss_weight = loss_weight
         self.class_weight = get_class_weight(class_weight)
         self.void_as_background = void_as_background
