@@ -380,3 +380,13 @@ def test_the_document_has_the_settings_that_were_tried(protocol):
     rows = [line for line in done.stdout.splitlines() if line.startswith('|')][2:]
     document = (ROOT / 'docs' / 'reproduction.md').read_text()
     assert len(rows) > 9 and all(row in document for row in rows)
+
+
+def test_the_readmes_figures_are_those_that_are_kept():
+    """From ImageNet weights, seed 0, both splits: mIoU / pixel accuracy."""
+    readme = (ROOT / 'README.md').read_text()
+    for row, title in (('CE', 'FedAvg with plain cross-entropy'), ('BackCE', 'FedAvg with BackCE'),
+                       ('BackCE-balanced', 'FedAvg with BackCE that balances classes (`balance_power=0.5`)')):
+        results = RowResults(ROOT / 'results' / 'cpu-pretrained' / f'{row}.json')
+        figures = [cell([results.find(split, 0, [])]) for split in ('noniid1', 'noniid2')]
+        assert f'| {title} | {" | ".join(figures)} |' in readme
