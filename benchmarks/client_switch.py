@@ -57,7 +57,7 @@ def measure(device: str) -> dict[str, Result]:
     table('Client switches', ['model MB', 'switches', 'median ms', 'least', 'greatest'], [
         [f'{size / 1e6:.1f}', len(milliseconds), f'{statistics.median(milliseconds):.1f}', f'{min(milliseconds):.1f}',
          f'{max(milliseconds):.1f}']])
-    return {'client_switch_ms': Result.of(milliseconds, 20)}
+    return {'client_switch_ms': Result.of(milliseconds, 12)}
 
 
 if __name__ == '__main__':

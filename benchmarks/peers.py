@@ -26,6 +26,7 @@ class SteppedFederatedLoop(FederatedTrainLoop):
     def run(self):
         self.started_at = 0
         self.runner.call_hook('before_train')
+        self.federation.start(self.runner, self._max_epochs)
 
 
 @LOOPS.register_module()

@@ -1,11 +1,6 @@
 """A run as a process beside others."""
-import ctypes
 import fcntl
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 
 import torch
@@ -14,18 +9,9 @@ from fedseg_mm.config import tool
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.files import write_json
 from fedseg_mm.provenance import provenance
+from fedseg_mm.tool_process import PATIENCE, ToolProcess
 from reproduction.run import Run
 from reproduction.run_logs import checkpoint_round, logged_round
-
-#: Seconds that a stopped training, or the workers of a killed one, have to end.
-PATIENCE = 10
-
-
-def _end_with_parent() -> None:
-    """Have Linux end this process when the one that started it is gone, also by SIGKILL."""
-    if sys.platform == 'linux':
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 class Training:
@@ -52,15 +38,12 @@ class Training:
         # what was interrupted before its first checkpoint left nothing that counts
         had = json.loads(parts.read_text(encoding='utf-8')) if parts.is_file() and checkpoint_round(run.folder) else []
         write_json(parts, [*had, dict(provenance(gpu), amp=amp and torch.cuda.is_available())])
-        command = [sys.executable, tool('fed_train'), run.config_file, '--work-dir', str(run.folder), '--resume',
+        command = [tool('fed_train'), run.config_file, '--work-dir', str(run.folder), '--resume',
                    *(['--amp'] if amp else []), '--cfg-options', *run.cfg_options]
         # the figures of the CPU's protocol depend on the number of threads, and must not on a GPU being there
-        environment = os.environ if gpu else {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+        environment = {} if gpu else {'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
         self.started = time.time()
-        with run.log.open('a') as output:
-            self.process = subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment,
-                start_new_session=True, preexec_fn=_end_with_parent, pass_fds=(self.lock.fileno(), ))
+        self.process = ToolProcess(run.name, command, run.log, environment, pass_fds=(self.lock.fileno(), ))
 
     def _acquire(self) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -76,7 +59,7 @@ class Training:
 
     @property
     def ended(self) -> bool:
-        return self.process.poll() is not None
+        return self.process.ended
 
     @property
     def rounds(self) -> int:
@@ -89,22 +72,9 @@ class Training:
         Raises:
             FedSegError: Says with which words, and where all its output is.
         """
-        code = self.process.returncode
-        if code < 0:
-            raise FedSegError(f'{self.run.name} was ended by signal {-code} (9: perhaps for lack of memory); the same '
-                              f'command goes on with it (all of its output is in {self.run.log})')
-        if code > 0:
-            last = (self.run.log.read_text(errors='replace').strip().splitlines() or ['no output'])[-1]
-            raise FedSegError(f'{self.run.name} failed: {last} (all of its output is in {self.run.log})')
+        self.process.check(after_kill='the same command goes on with it')
 
     def stop(self) -> None:
         """End it now, with its workers; it goes on from its last checkpoint later."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(self.process.pid, number)
-                self.process.wait(PATIENCE)
-            except ProcessLookupError:
-                break
-            except subprocess.TimeoutExpired:
-                continue
+        self.process.stop()
         self.lock.close()

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmseg.utils import register_all_modules
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +26,16 @@ def _cache(tmp_path_factory):
     os.environ['FEDSEG_CACHE'] = str(tmp_path_factory.mktemp('cache'))
     torch.set_num_threads(1)
     register_all_modules()  # MMSegmentation's names, and its scope as the default
+
+
+@pytest.fixture(autouse=True)
+def _own_loggers():
+    """MMEngine knows loggers by config name and second: a run of the same second would write into the one before's file."""
+    yield
+    for logger in MMLogger._instance_dict.values():
+        for handler in logger.handlers:
+            handler.close()
+    MMLogger._instance_dict.clear()
 
 
 @pytest.fixture(scope='session')

@@ -2,7 +2,6 @@
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from fedseg_mm.console import as_called
 from fedseg_mm.datasets import StreetScenesDataset
 from fedseg_mm.datasets.transforms.load_street_scene import paint_scene
 from fedseg_mm.errors import FedSegError
+from fedseg_mm.tool_process import ToolProcess
 from fedseg_mm.visualization import draw_comparison
 
 EPILOG = """\
@@ -61,15 +61,13 @@ class Job:
     done: Callable[[], int]
     total: int
 
-    def start(self) -> subprocess.Popen:
+    def start(self) -> ToolProcess:
         print('$ python', *self.command, flush=True)
-        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.log.unlink(missing_ok=True)
         # as many jobs as rows run at once and share the cores
         threads = max(1, (os.cpu_count() or 1) // len(ROWS))
-        environment = {'OMP_NUM_THREADS': str(threads), **os.environ}
-        with self.log.open('w') as output:
-            return subprocess.Popen([sys.executable, *self.command], stdout=output, stderr=subprocess.STDOUT,
-                                    env=environment)
+        return ToolProcess(self.title, self.command, self.log,
+                           {'OMP_NUM_THREADS': os.environ.get('OMP_NUM_THREADS', str(threads))})
 
 
 def run(jobs: list[Job]) -> None:
@@ -84,17 +82,16 @@ def run(jobs: list[Job]) -> None:
     with Progress(*columns, TimeRemainingColumn(), transient=True, disable=not sys.stdout.isatty()) as bars:
         tasks = [bars.add_task(job.title, total=job.total) for job in jobs]
         try:
-            while any(process.poll() is None for process in processes):
+            while not all(process.ended for process in processes):
                 time.sleep(0.2)
                 for job, task, process in zip(jobs, tasks, processes):
                     bars.update(task, completed=job.done())
-                    if process.poll():
-                        last = (job.log.read_text().strip().splitlines() or ['no output'])[-1]
-                        raise FedSegError(f'{job.title} failed: {last} (all of its output is in {job.log})')
+                    process.check()
+            for process in processes:
+                process.check()
         finally:  # if this one was interrupted, those are too
             for process in processes:
-                process.terminate()
-                process.wait()
+                process.stop()
     print(f'  {time.perf_counter() - started:.0f} s', flush=True)
 
 
