@@ -30,7 +30,7 @@ def _cache(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _own_loggers():
-    """MMEngine knows loggers by config name and second: a run of the same second would write into the one before's file."""
+    """MMEngine knows loggers by config name and second: a run of the same second would write into another's file."""
     yield
     for logger in MMLogger._instance_dict.values():
         for handler in logger.handlers:

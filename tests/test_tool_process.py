@@ -29,7 +29,7 @@ def test_what_it_prints_is_in_its_log(tmp_path):
 
 
 @pytest.mark.parametrize('text, sentence', [
-    ('import sys; print("first"); sys.exit("tool: no data")', 'the script failed: tool: no data (all of its output is in '),
+    ('import sys; print("first"); sys.exit("tool: no data")', 'the script failed: tool: no data (all of its output'),
     ('raise SystemExit(3)', 'the script failed: no output (all'),
     ('import os, signal; os.kill(os.getpid(), signal.SIGKILL)', 'the script was ended by signal 9')])
 def test_a_failure_is_one_sentence(tmp_path, text, sentence):
