@@ -186,6 +186,10 @@ class Federation:
         """Who holds and annotates what."""
         return self.summary.partition
 
+    def client_name(self, client: int) -> str:
+        """What a client is called wherever people read of it: its name in the manifest, or its number."""
+        return self.shards[client].name or str(client)
+
     def cohort(self, round: int) -> list[int]:
         """The clients of a round, in the order in which they train."""
         return self.sampler.cohort(self.seed, round)

@@ -36,6 +36,7 @@ class ClientsValLoop(ValLoop):
         runner.call_hook('before_val')
         runner.call_hook('before_val_epoch')
         figures: list[dict] = []
+        names = [loop.federation.client_name(client) for client in range(len(loop.federation.shards))]
         with trainer.own_models() as models:
             for client in models:
                 runner.model.eval()
@@ -43,7 +44,7 @@ class ClientsValLoop(ValLoop):
                     self.run_iter(place, batch)
                 evaluated = self.evaluator.evaluate(len(self.dataloader.dataset))
                 figures.append({name: float(value) for name, value in evaluated.items()})
-                runner.logger.info(f'Client {client}: ' + ', '.join(
+                runner.logger.info(f'Client {names[client]}: ' + ', '.join(
                     f'{name} {value:.2f}' for name, value in figures[-1].items()))
         metrics = {}
         for name in figures[0]:
@@ -54,7 +55,8 @@ class ClientsValLoop(ValLoop):
         path = Path(runner.log_dir) / 'vis_data' / 'clients.json'
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open('a', encoding='utf-8') as file:
-            file.write(json.dumps(dict(round=runner.epoch, clients=figures)) + '\n')
+            clients = [dict(client=name, **one) for name, one in zip(names, figures)]
+            file.write(json.dumps(dict(round=runner.epoch, clients=clients)) + '\n')
         runner.call_hook('after_val_epoch', metrics=metrics)
         runner.call_hook('after_val')
         return metrics

@@ -153,7 +153,8 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
         algorithm.follow(federation.model)
         cohort = federation.cohort(round)
         broadcast = algorithm.broadcast(round, hyperparameters(runner.optim_wrapper))
-        self.round_log = RoundLog(round, cohort, broadcast, counts_bytes=not algorithm.pools_clients)
+        self.round_log = RoundLog(round, cohort, broadcast, federation.client_name, not algorithm.pools_clients,
+                                  len(federation.shards))
         runner.call_hook('before_round', cohort=cohort, broadcast=broadcast)
         algorithm.begin_round(round)
         try:
@@ -172,7 +173,8 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
                 algorithm.adopt(federation.model)
         elif cohort:
             self._save_finished_rounds(FedSegError())
-            raise FedSegError(f'round {round + 1}: no client of the cohort {cohort} sent a finite update; '
+            names = ', '.join(map(federation.client_name, cohort))
+            raise FedSegError(f'round {round + 1}: no client of the cohort {names} sent a finite update; '
                               f'{algorithm.remedy}; {self._what_is_saved()}')
         runner.call_hook('after_round')
         runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=None, outputs=self.round_log.scalars())

@@ -2,11 +2,17 @@
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from mmengine.dist import all_gather_object
 
 from fedseg_mm.structures import Broadcast, ClientFailure, ClientUpdate
+
+
+#: In a federation of more clients, curves are of a cohort's least, mean and greatest figure.
+MOST_CURVES = 30
 
 
 class RoundLog:
@@ -19,14 +25,20 @@ class RoundLog:
         round (int): The round, from 0.
         cohort (list[int]): Its clients.
         broadcast (Broadcast): What each of them gets.
+        name_of (Callable[[int], str]): What a client is called. Defaults to
+            its number.
         counts_bytes (bool): Whether anything would be sent: where all
             images are in one place, nothing is. Defaults to True.
+        num_clients (int): Clients of the federation. Defaults to 1.
     """
 
-    def __init__(self, round: int, cohort: list[int], broadcast: Broadcast, counts_bytes: bool = True) -> None:
+    def __init__(self, round: int, cohort: list[int], broadcast: Broadcast, name_of: Callable[[int], str] = str,
+                 counts_bytes: bool = True, num_clients: int = 1) -> None:
         self.round = round
         self.cohort = cohort
+        self.name_of = name_of
         self.counts_bytes = counts_bytes
+        self.num_clients = num_clients
         self.bytes_down = len(cohort) * broadcast.num_bytes * counts_bytes
         self.bytes_up = 0
         self.clients: list[dict] = []
@@ -38,11 +50,12 @@ class RoundLog:
         now = time.perf_counter()
         seconds, self._client_start = round(now - self._client_start, 4), now
         if isinstance(update, ClientFailure):
-            self.clients.append(dict(client=update.client, time=seconds, used=False, reason=update.reason))
+            self.clients.append(dict(client=update.client, name=self.name_of(update.client), time=seconds, used=False,
+                                     reason=update.reason))
             return
         self.bytes_up += update.num_bytes * self.counts_bytes
         self.clients.append(
-            dict(client=update.client, images=update.num_images, steps=update.num_steps, time=seconds,
+            dict(client=update.client, name=self.name_of(update.client), images=update.num_images, steps=update.num_steps, time=seconds,
                  used=update.is_finite, **update.metrics))
 
     def note_processors(self, metrics: dict[str, float]) -> None:
@@ -74,7 +87,7 @@ class RoundLog:
         """Means over the clients, weighted by images, for MMEngine's log."""
         if not self.used:
             return {}
-        names = [name for name in self.used[0] if name not in ('client', 'images', 'steps', 'time', 'used')]
+        names = [name for name in self.used[0] if name not in ('client', 'name', 'images', 'steps', 'time', 'used')]
         return {
             name: sum(client['images'] * client[name] for client in self.used) / self.images
             for name in names if all(name in client for client in self.used)
@@ -85,15 +98,18 @@ class RoundLog:
         figures: dict[str, float] = {
             'round/images': self.images, 'round/bytes_down': self.bytes_down, 'round/bytes_up': self.bytes_up}
         figures.update({f'processors/{name}': value for name, value in self.processors.items()})
-        for client in self.clients:
-            if 'loss' in client:
-                figures[f'client/{client["client"]}/loss'] = client['loss']
-            figures[f'client/{client["client"]}/time'] = client['time']
+        for figure in ('loss', 'time'):
+            values = {client['name']: client[figure] for client in self.clients if figure in client}
+            if values and self.num_clients > MOST_CURVES:
+                figures.update({f'clients/{figure}_{word}': float(summary(list(values.values())))
+                                for word, summary in (('min', np.min), ('mean', np.mean), ('max', np.max))})
+            else:  # a slash would make groups of its own
+                figures.update({f'client/{name.replace("/", "_")}/{figure}': value for name, value in values.items()})
         return figures
 
     def sentence(self) -> str:
         """The console's line."""
-        clients = ', '.join(f'{client["client"]} ({client.get("loss", math.nan):.3f}, {client["time"]:.1f} s)'
+        clients = ', '.join(f'{client["name"]} ({client.get("loss", math.nan):.3f}, {client["time"]:.1f} s)'
                             for client in self.clients)
         return (f'Round {self.round + 1}: clients (loss, time) {clients}; {self.images} images, '
                 f'{self.bytes_down / 1e6:.1f} MB down, {self.bytes_up / 1e6:.1f} MB up')

@@ -1,4 +1,5 @@
 from .backbones import EfficientNetLite
+from .feature_check import check_features, check_features_once
 from .frozen_model import FrozenModel
 from .hide_unannotated_pixels import hide_unannotated_pixels
 from .losses import BackCELoss, PixelContrastLoss
@@ -8,5 +9,5 @@ from .projection_head import ProjectionHead
 
 __all__ = [
     'BackCELoss', 'EfficientNetLite', 'FrozenModel', 'MissingMaps', 'PixelContrastLoss', 'PixelFeatures', 'PixelMaps',
-    'ProjectionHead', 'check_losses', 'head_losses', 'hide_unannotated_pixels'
+    'ProjectionHead', 'check_features', 'check_features_once', 'check_losses', 'head_losses', 'hide_unannotated_pixels'
 ]

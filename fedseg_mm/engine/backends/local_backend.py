@@ -26,7 +26,7 @@ from fedseg_mm.engine.client_state_store import ClientStateStore
 from fedseg_mm.engine.local_trainer import LocalTrainer
 from fedseg_mm.engine.share_clients import share_clients
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.models import check_losses
+from fedseg_mm.models import check_features_once, check_losses
 from fedseg_mm.registry import BACKENDS
 from fedseg_mm.resume import CLIENTS_FOLDER, checkpoint_folder, checkpoints_of
 from fedseg_mm.structures import Broadcast, ClientUpdate
@@ -117,6 +117,7 @@ class LocalBackend(Backend):
         self.store = ClientStateStore(Path(runner.work_dir) / folder[0])
         self.store.checkpointed = (runner.epoch, )
         self._last_checkpoint = self._named_checkpoint()
+        check_features_once(model)
         self.trainer = LocalTrainer(model, runner.optim_wrapper, self.stream, federation.algorithm, self.store,
                                     runner.seed)
 

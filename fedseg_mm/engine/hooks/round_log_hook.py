@@ -38,16 +38,17 @@ class RoundLogHook(Hook):
             runner.logger.info(self.unseen)  # MMEngine says a warning once only
 
     def after_client(self, runner, update) -> None:
+        client = runner.train_loop.federation.client_name(update.client)
         if isinstance(update, ClientFailure):
-            runner.logger.warning(f'Round {runner.epoch + 1}: client {update.client} is left out: {update.reason}')
+            runner.logger.warning(f'Round {runner.epoch + 1}: client {client} is left out: {update.reason}')
             return
         wrong = [name for name, value in update.metrics.items() if not math.isfinite(value)]
         terms = ', '.join([name for name in wrong if name != 'loss'] or wrong)
         if not update.is_finite:
-            runner.logger.warning(f'Round {runner.epoch + 1}: the update of client {update.client} holds NaN or '
+            runner.logger.warning(f'Round {runner.epoch + 1}: the update of client {client} holds NaN or '
                                   f'infinite values and is left out{f" (so does {terms})" if terms else ""}.')
         elif terms:
-            runner.logger.warning(f'Round {runner.epoch + 1}: {terms} of client {update.client} was NaN or infinite in '
+            runner.logger.warning(f'Round {runner.epoch + 1}: {terms} of client {client} was NaN or infinite in '
                                   'a batch, but its weights are finite and are used.')
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
