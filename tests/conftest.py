@@ -1,7 +1,12 @@
 """Shared fixtures: small real files, a small stock model, and runs of the real tools."""
+import atexit
+import functools
+import json
 import os
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 # for this process and those that it starts: tests run side by side, and sums depend on the number of threads
@@ -144,10 +149,62 @@ def write_config(data: Path, work_dir: Path, **changes) -> str:
     return str(path)
 
 
+class ToolServer:
+    """A process that runs tools in forks of itself, see ``tests/tool_server.py``."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen([sys.executable, '-m', 'tests.tool_server'], cwd=ROOT, text=True,
+                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._folder = tempfile.TemporaryDirectory()
+        atexit.register(self._process.kill)
+
+    def start(self, tool: str, *arguments, cwd: Path | None = None, **environment) -> None:
+        self._command = [str(ROOT / 'tools' / f'{tool}.py'), *map(str, arguments)]
+        print(json.dumps(dict(
+            script=self._command[0], arguments=self._command[1:], cwd=str(cwd or Path.cwd()), timeout=600,
+            environment={**os.environ, **environment}, stdout=self._output('stdout'), stderr=self._output('stderr'))),
+            file=self._process.stdin, flush=True)
+
+    def finish(self) -> subprocess.CompletedProcess:
+        answer = self._process.stdout.readline().strip()
+        if answer == 'timeout':
+            raise subprocess.TimeoutExpired(self._command, 600)
+        return subprocess.CompletedProcess(self._command, int(answer), *(
+            Path(self._output(name)).read_text() for name in ('stdout', 'stderr')))
+
+    def _output(self, name: str) -> str:
+        return f'{self._folder.name}/{name}'
+
+
+@functools.cache
+def tool_server(number: int) -> ToolServer:
+    """One of this test process's servers, started when it is first needed."""
+    return ToolServer()
+
+
 def run_tool(tool: str, *arguments, cwd: Path | None = None, **environment) -> subprocess.CompletedProcess:
     """Run one of the tools as a user would."""
-    return subprocess.run([sys.executable, str(ROOT / 'tools' / f'{tool}.py'), *map(str, arguments)], cwd=cwd,
-                          capture_output=True, text=True, timeout=600, env={**os.environ, **environment})
+    tool_server(0).start(tool, *arguments, cwd=cwd, **environment)
+    return tool_server(0).finish()
+
+
+def run_processes(number: int, tool: str, *arguments) -> subprocess.CompletedProcess:
+    """Run one of the tools in several processes, in the environment that ``torchrun`` gives them.
+
+    Returns:
+        subprocess.CompletedProcess: The exit code of the first that failed,
+        and the outputs of all.
+    """
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    for rank in range(number):
+        tool_server(rank).start(
+            tool, *arguments, '--launcher', 'pytorch', RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(number),
+            LOCAL_WORLD_SIZE=str(number), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    done = [tool_server(rank).finish() for rank in range(number)]
+    return subprocess.CompletedProcess(done[0].args, next((one.returncode for one in done if one.returncode), 0),
+                                       *(''.join(getattr(one, name) for one in done) for name in ('stdout', 'stderr')))
 
 
 def weights_of(checkpoint: Path) -> dict[str, torch.Tensor]:

@@ -2,6 +2,8 @@
 import argparse
 import errno
 import os
+import select
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +62,11 @@ def one_sentence_errors(tool: str) -> Iterator[None]:
     """Print what the user can mend, a sentence per fault, and exit with 1."""
     try:
         yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        sys.exit(128 + signal.SIGPIPE)
     except FedSegError as error:
         sys.exit('\n'.join(f'{tool}: {sentence}' for sentence in str(error).splitlines()))
     except (AssertionError, TypeError, ValueError, OSError) as error:
@@ -78,6 +85,16 @@ def one_sentence_errors(tool: str) -> Iterator[None]:
     except KeyboardInterrupt as error:
         print(f'\n{tool}: stopped{f"; {error}" if str(error) else ""}', file=sys.stderr)
         sys.exit(getattr(error, 'exit_code', 130))
+
+
+def _reader_is_gone() -> bool:
+    """Whether what reads the output, as ``head`` does, has read enough; what is still to be written is then dropped."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _what_could_not_be_built(error: Exception) -> str | None:

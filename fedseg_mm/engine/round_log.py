@@ -10,7 +10,6 @@ from mmengine.dist import all_gather_object
 
 from fedseg_mm.structures import Broadcast, ClientFailure, ClientUpdate
 
-
 #: In a federation of more clients, curves are of a cohort's least, mean and greatest figure.
 MOST_CURVES = 30
 
@@ -55,8 +54,8 @@ class RoundLog:
             return
         self.bytes_up += update.num_bytes * self.counts_bytes
         self.clients.append(
-            dict(client=update.client, name=self.name_of(update.client), images=update.num_images, steps=update.num_steps, time=seconds,
-                 used=update.is_finite, **update.metrics))
+            dict(client=update.client, name=self.name_of(update.client), images=update.num_images,
+                 steps=update.num_steps, time=seconds, used=update.is_finite, **update.metrics))
 
     def note_processors(self, metrics: dict[str, float]) -> None:
         """Note the figures of the update processors, means over the clients of this process."""

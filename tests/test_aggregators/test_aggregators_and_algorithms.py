@@ -4,8 +4,7 @@ import torch
 from mmengine.hooks import Hook
 
 from fedseg_mm.registry import AGGREGATORS, ALGORITHMS
-from tests.conftest import assert_same_bits, run_tool, tiny_config, weights_of, write_config
-from tests.test_cli.test_processes import torchrun
+from tests.conftest import assert_same_bits, run_processes, run_tool, tiny_config, weights_of, write_config
 from tests.test_cli.test_train_errors import refuse_quickly
 from tests.test_engine.test_federated_loop import model_weights, train
 
@@ -131,7 +130,7 @@ def test_two_processes_equal_one_bit_for_bit(tiny_data, tmp_path):
     """The median of the same updates is the same, whoever trained them; three clients for two processes."""
     changes = {'federated.aggregator': dict(type='CoordinateMedian'), 'train_cfg.max_rounds': 2,
                'train_cfg.val_interval': 9}
-    done = torchrun(2, 'fed_train', write_config(tiny_data, tmp_path, **changes))
+    done = run_processes(2, 'fed_train', write_config(tiny_data, tmp_path, **changes))
     assert done.returncode == 0, done.stdout + done.stderr
     one = train(tiny_config(tiny_data, tmp_path / 'one', **changes))
     assert_same_bits(weights_of(tmp_path / 'round_2.pth'), model_weights(one))

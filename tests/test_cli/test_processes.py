@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from tests.conftest import ROOT, assert_same_bits, run_tool, weights_of, write_config
+from tests.conftest import ROOT, assert_same_bits, run_processes, run_tool, weights_of, write_config
 
 
 def torchrun(processes: int, tool: str, *arguments, **environment) -> subprocess.CompletedProcess:
@@ -27,17 +27,24 @@ def rounds(work_dir) -> list[dict]:
     dict(type='FedSeg', start_round=0), dict(type='FedDyn'), dict(type='SCAFFOLD', batch_norm='local'),
     dict(type='FedAvg', batch_norm='recalibrate')])
 def test_two_processes_equal_one_up_to_summation_order(tiny_data, tmp_path, algorithm):
-    """Three clients for two processes; one client's figures are the same bits in the first round."""
+    """Three clients for two processes; one client's figures are the same bits in the first round.
+
+    A weight by itself may differ by more than rounding: a difference in the
+    last bit that crosses a ReLU or a class's border is carried on.
+    """
     configs = {name: write_config(tiny_data, tmp_path / name, **{
         'federated.algorithm': algorithm, 'train_cfg.max_rounds': 2, 'train_cfg.val_interval': 2,
         'train_dataloader.batch_size': 3}) for name in ('one', 'two')}
-    assert run_tool('fed_train', configs['one'], OMP_NUM_THREADS='1').returncode == 0
-    done = torchrun(2, 'fed_train', configs['two'])
+    assert run_tool('fed_train', configs['one']).returncode == 0
+    done = run_processes(2, 'fed_train', configs['two'])
     assert done.returncode == 0, done.stdout + done.stderr
-    one, two = (weights_of(tmp_path / name / 'round_2.pth') for name in configs)
-    assert one.keys() == two.keys()  # plain keys, no wrapper's prefix
-    for name in one:
-        torch.testing.assert_close(two[name], one[name], rtol=2e-3, atol=2e-5, msg=name)
+    first, last = ([weights_of(tmp_path / name / f'round_{number}.pth') for name in configs] for number in (1, 2))
+    assert last[0].keys() == last[1].keys()  # plain keys, no wrapper's prefix
+    for name in first[0]:
+        torch.testing.assert_close(first[1][name], first[0][name], rtol=1e-4, atol=1e-5, msg=name)
+    one, two, before = (torch.cat([weights[name].double().flatten() for name in last[0]])
+                        for weights in (*last, first[0]))
+    assert (two - one).norm() < 0.01 * (one - before).norm()
     logs = {name: rounds(tmp_path / name) for name in configs}
     assert len(logs['two']) == 2
     for first, second in zip(logs['one'][0]['clients'], logs['two'][0]['clients'], strict=True):
@@ -50,8 +57,8 @@ def test_one_update_passes_through_two_processes_bit_for_bit(tiny_data, tmp_path
     configs = {name: write_config(tiny_data, tmp_path / name, **{
         'federated.clients_per_round': 1, 'train_cfg.max_rounds': 2, 'train_cfg.val_interval': 9})
         for name in ('one', 'two')}
-    assert run_tool('fed_train', configs['one'], OMP_NUM_THREADS='1').returncode == 0
-    done = torchrun(2, 'fed_train', configs['two'])
+    assert run_tool('fed_train', configs['one']).returncode == 0
+    done = run_processes(2, 'fed_train', configs['two'])
     assert done.returncode == 0, done.stdout + done.stderr
     assert_same_bits(*(weights_of(tmp_path / name / 'round_2.pth') for name in configs))
 
@@ -60,14 +67,14 @@ def test_resume_and_evaluation(tiny_data, tmp_path):
     config = write_config(tiny_data, tmp_path, **{
         'federated.algorithm': dict(type='MOON'), 'train_cfg.max_rounds': 1, 'train_cfg.val_interval': 1})
     assert torchrun(2, 'fed_train', config).returncode == 0
-    done = torchrun(2, 'fed_train', config, '--resume', '--cfg-options', 'train_cfg.max_rounds=2')
+    done = run_processes(2, 'fed_train', config, '--resume', '--cfg-options', 'train_cfg.max_rounds=2')
     assert done.returncode == 0, done.stdout + done.stderr
     figures = []
-    for start in (torchrun, None):
-        arguments = 'test', config, tmp_path / 'round_2.pth', '--work-dir', tmp_path / f'test_{start is None}'
-        done = torchrun(2, *arguments) if start else run_tool(*arguments)
+    for processes in (2, 1):
+        arguments = 'test', config, tmp_path / 'round_2.pth', '--work-dir', tmp_path / f'test_{processes}'
+        done = run_processes(2, *arguments) if processes == 2 else run_tool(*arguments)
         assert done.returncode == 0, done.stdout + done.stderr
-        path = max((tmp_path / f'test_{start is None}').glob('*/*.json'))
+        path = max((tmp_path / f'test_{processes}').glob('*/*.json'))
         figures.append({key: value for key, value in json.loads(path.read_text()).items() if 'time' not in key})
     assert figures[0] == figures[1] and 'mIoU' in figures[0]
 

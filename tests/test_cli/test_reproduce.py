@@ -177,9 +177,9 @@ def test_a_run_that_another_process_trains_is_left_to_it(tiny, config, tmp_path,
 
 # --- no training ------------------------------------------------------------
 def made_up(folder: Path, row: str, split: str | None, seed: int, figures: list[float], options: tuple = (),
-            **changes) -> dict:
-    """A result of the CPU's protocol, with made-up figures."""
-    run = Run(PROTOCOLS['cpu'], row, split, seed, options, folder / 'work', folder / 'results')
+            protocol: str = 'cpu', **changes) -> dict:
+    """A result of a protocol, with made-up figures."""
+    run = Run(PROTOCOLS[protocol], row, split, seed, options, folder / 'work', folder / 'results')
     result = dict(
         row=row, split=split, seed=seed, options=list(options), config_hash=run.config_hash, partition='one',
         evaluations=[dict(round=10 * i, mIoU=value, aAcc=50.) for i, value in enumerate(figures, 1)],
@@ -211,6 +211,24 @@ def test_the_table_has_what_is_there(tmp_path, capsys):
     reproduce.main(['--table', '--results', str(tmp_path / 'results')])
     assert re.search(r'FedAvg \+ BackCE +\| 23.00 ± 3.00 / 50.00 ± 0.00 \(3 seeds\)', capsys.readouterr().out)
     assert cell([]) == '–'
+
+
+def test_a_table_of_its_own_has_no_published_column(tmp_path, capsys):
+    for row, miou in (('BackCE', 20.), ('BackCE-dice', 30.)):
+        made_up(tmp_path, row, None, 0, [miou], protocol='losses')
+    reproduce.main(['--protocol', 'losses', '--table', '--markdown', '--results', str(tmp_path / 'results')])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == '|  | mIoU / aAcc |'
+    assert '| FedAvg + BackCE | 20.00 / 50.00 |' in lines and '| BackCE and `DiceLoss` | 30.00 / 50.00 |' in lines
+
+
+def test_a_reader_that_has_read_enough_ends_the_tool_quietly():
+    """As ``| head -1`` does."""
+    tool = subprocess.Popen([sys.executable, ROOT / 'tools' / 'reproduce.py', '--list'], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, cwd=ROOT)
+    tool.stdout.close()
+    assert tool.stderr.read() == b''
+    assert tool.wait() == 128 + signal.SIGPIPE
 
 
 def test_variants_stand_beside_their_row(tmp_path, capsys):

@@ -29,8 +29,8 @@ def sentences(**head) -> str:
 
 
 @pytest.mark.parametrize('head, sentence', [
-    (dict(in_channels=16), 'model.decode_head.in_channels is 16, but model.backbone gives 3 feature maps with 16, 16, 8 '
-     'channels, of which it takes -1: set model.decode_head.in_channels=8'),
+    (dict(in_channels=16), 'model.decode_head.in_channels is 16, but model.backbone gives 3 feature maps with 16, 16, '
+     '8 channels, of which it takes -1: set model.decode_head.in_channels=8'),
     (dict(in_index=3), 'model.decode_head.in_index takes map 3, but model.backbone gives 3 feature maps with 16, 16, 8 '
      'channels: give in_index from 0 to 2'),
     (dict(input_transform='resize_concat', in_channels=[16, 16], in_index=[0, 2]),

@@ -1,0 +1,5 @@
+# The demo with Tversky beside BackCE.
+_base_ = '../fedavg/upernet_streetscenes_noniid1_backce.py'
+model = dict(decode_head=dict(loss_decode=[
+    dict(type='BackCELoss'),
+    dict(type='TverskyLoss')]))
