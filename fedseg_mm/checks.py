@@ -6,6 +6,7 @@ import numpy as np
 from mmcv.transforms import Pad, RandomResize, Resize
 from mmengine.dataset import BaseDataset, ConcatDataset
 from mmengine.dist import barrier, is_main_process
+from mmengine.model import BaseDataPreprocessor
 from mmseg.datasets.transforms import RandomCrop
 from mmseg.models.data_preprocessor import SegDataPreProcessor
 from mmseg.models.decode_heads import PointHead, STDCHead
@@ -136,6 +137,10 @@ def _check_sizes(model: nn.Module, dataset, faults: Faults) -> None:
     """What images and labels are cropped and padded to, and with what."""
     preprocessor = model.data_preprocessor
     padded = None
+    if type(preprocessor) is BaseDataPreprocessor:  # MMEngine's, where the config has none
+        faults.add('the model has no data_preprocessor, so that images are neither normalised nor padded to one size: '
+                   "set model.data_preprocessor=dict(type='SegDataPreProcessor', mean=[...], std=[...], size=(height, "
+                   f'width), pad_val=0, seg_pad_val={VOID})')
     if isinstance(preprocessor, SegDataPreProcessor):
         padded = preprocessor.size
         if padded is not None and (not isinstance(padded, (tuple, list)) or len(padded) != 2):

@@ -134,6 +134,15 @@ def _safe_globals() -> list:
     return safe
 
 
+def _is_pickle(source: str) -> bool:
+    """Whether a file begins as torch's files do; of another, the unpickler may take any text for a name."""
+    try:
+        with open(source, 'rb') as file:
+            return file.read(2) in (b'PK', b'\x80\x02', b'\x80\x03', b'\x80\x04', b'\x80\x05')
+    except OSError:
+        return True  # it was read from elsewhere
+
+
 @contextmanager
 def _weights_only(source: str) -> Iterator[None]:
     """Allow the few data types of MMEngine's files, and tell in one sentence why a file is refused."""
@@ -146,7 +155,7 @@ def _weights_only(source: str) -> Iterator[None]:
                           'model.pretrained=None or model.backbone.init_cfg=None') from error
     except pickle.UnpicklingError as error:
         asked = re.search(r'GLOBAL ([\w.]+)', str(error))
-        if asked is not None:
+        if asked is not None and _is_pickle(source):
             raise FedSegError(f'the checkpoint {source} is refused: it asks for `{asked[1]}`, which could run code; '
                               'only weights are loaded (re-save it with weights and plain metadata)') from error
         raise FedSegError(f'the checkpoint {source} cannot be read: it is damaged, is no checkpoint, or carries '
@@ -172,7 +181,8 @@ def load_weights_only(filename: str, map_location=None, mmap: bool = False) -> d
     """
     path = Path(filename).expanduser()
     if not path.is_file():
-        raise FedSegError(f'there is no checkpoint {filename}')
+        raise FedSegError(f'there is no checkpoint {filename}' + (
+            ', which is a folder: name a file in it' if path.is_dir() else ''))
     with _weights_only(filename):
         # torch's format of before 2020 cannot stay on disk
         checkpoint = torch.load(path, map_location=map_location, weights_only=True,

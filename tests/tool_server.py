@@ -13,6 +13,9 @@ import signal
 import sys
 import time
 
+import fedseg_mm.cli.train  # noqa: F401  first: it makes mmseg importable
+
+# isort: split
 import mmseg.apis  # noqa: F401
 import mmseg.datasets  # noqa: F401
 import mmseg.engine  # noqa: F401
@@ -20,8 +23,6 @@ import mmseg.evaluation  # noqa: F401
 import mmseg.models  # noqa: F401
 import mmseg.visualization  # noqa: F401
 import numpy as np
-
-import fedseg_mm.cli.train  # noqa: F401
 
 
 def become(request: dict) -> None:

@@ -1,16 +1,20 @@
 """What the command line tools share: arguments, processes, one-sentence errors."""
 import argparse
+import difflib
 import errno
 import os
+import re
 import select
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import mmseg.registry
 import torch
 from mmengine.config import Config
 from mmengine.dist import barrier
+from mmengine.registry import Registry
 
 from fedseg_mm.config import CFG_OPTIONS_HELP, load_config, parse_options
 from fedseg_mm.console import as_called
@@ -79,12 +83,28 @@ def one_sentence_errors(tool: str) -> Iterator[None]:
             raise
         sys.exit(f'{tool}: {sentence}')
     except KeyError as error:
+        if 'must contain the key "type"' in str(error):
+            part = str(error.args[0]).split('but got ')[-1].splitlines()[0]
+            sys.exit(f'{tool}: a part of the config has no `type`: {part[:150]}{"…" if len(part) > 150 else ""}')
         if 'is not in the' not in str(error):
             raise
-        sys.exit(f'{tool}: {str(error.args[0]).split(". ")[0]}')  # MMEngine's word for an unknown type
+        sys.exit(f'{tool}: {_which_type_is_unknown(str(error.args[0]))}')
     except KeyboardInterrupt as error:
         print(f'\n{tool}: stopped{f"; {error}" if str(error) else ""}', file=sys.stderr)
         sys.exit(getattr(error, 'exit_code', 130))
+
+
+def _which_type_is_unknown(words: str) -> str:
+    """MMEngine's sentence on a type that nobody registered, with the nearest one that somebody did."""
+    sentence = words.split('. ')[0]
+    found = re.match(r'(\S+) is not in the (\S+)::(.+) registry', sentence)
+    registry = found and next((one for one in vars(mmseg.registry).values() if isinstance(one, Registry)
+                               and one.name == found[3]), None)
+    if not found or registry is None:
+        return sentence
+    known = [*registry.module_dict, *getattr(registry.parent, 'module_dict', ())]
+    near = difflib.get_close_matches(found[1], known, n=1)
+    return f'{sentence}{f": did you mean {near[0]}?" if near else ""}'
 
 
 def _reader_is_gone() -> bool:

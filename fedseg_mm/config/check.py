@@ -10,13 +10,13 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import Registry
 from mmseg.datasets import BaseSegDataset
-from mmseg.registry import DATASETS, METRICS, OPTIMIZERS, PARAM_SCHEDULERS
+from mmseg.registry import DATASETS, METRICS, MODELS, OPTIMIZERS, PARAM_SCHEDULERS, TRANSFORMS
 
 from fedseg_mm.datasets.client_stream import WORKER_OPTIONS
 from fedseg_mm.datasets.labels import VOID
 from fedseg_mm.errors import Faults, FedSegError
 from fedseg_mm.registry import constructor_parameters, registered, type_name
-from fedseg_mm.validation import check_keys
+from fedseg_mm.validation import check_integer, check_keys
 
 #: What a backend of the visualizer imports, and what is installed to have it.
 BACKEND_PACKAGES = {
@@ -25,6 +25,9 @@ BACKEND_PACKAGES = {
     'NeptuneVisBackend': ('neptune', 'neptune'), 'DVCLiveVisBackend': ('dvclive', 'dvclive'),
     'AimVisBackend': ('aim', 'aim')
 }
+#: What IoUMetric may be asked for, and the figures that it then gives.
+IOU_METRICS = {'mIoU': ('aAcc', 'mIoU', 'mAcc'), 'mDice': ('aAcc', 'mDice', 'mAcc'),
+               'mFscore': ('aAcc', 'mFscore', 'mPrecision', 'mRecall')}
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -41,8 +44,8 @@ def check_config(cfg: Config, loaders: tuple[str, ...] = LOADERS[:2]) -> None:
     faults = Faults()
     with faults:
         check_data_folders(cfg, loaders)
-    for check in (_check_classes, _check_sections, _check_evaluators, _check_backends, _check_optimizer,
-                  _check_schedules, _check_model, check_seed):
+    for check in (_check_classes, _check_sections, _check_loaders, _check_evaluators, _check_save_best, _check_backends,
+                  _check_optimizer, _check_schedules, _check_model, check_seed):
         with faults:
             check(cfg)
     faults.report()
@@ -225,6 +228,29 @@ def _check_sections(cfg: Config) -> None:
     faults.report()
 
 
+def _check_loaders(cfg: Config) -> None:
+    """Refuse batches and workers that are no numbers of such, and transforms that do not exist."""
+    faults = Faults()
+    for name in LOADERS:
+        loader = cfg.get(name)
+        if not isinstance(loader, dict):
+            continue
+        for option, least in (('batch_size', 1), ('num_workers', 0)):
+            if option in loader:
+                with faults:
+                    check_integer(f'{name}.{option}', loader[option], least)
+        for key, dataset in plain_datasets_of(loader.get('dataset') or {}, f'{name}.dataset'):
+            transforms = dataset.get('pipeline') or []
+            for place, transform in enumerate(transforms):
+                with faults:
+                    _check_known_keys(TRANSFORMS, transform, f'{key}.pipeline.{place}')
+            # that of training is looked at where its labels are masked
+            if name == 'val_dataloader' and transforms and not any(
+                    'Pack' in str(type_name(one.get('type'))) for one in transforms if isinstance(one, dict)):
+                faults.add(f"{key}.pipeline has no dict(type='PackSegInputs'), which must be its last transform")
+    faults.report()
+
+
 def evaluator_dicts(evaluator) -> list[dict]:
     """The metrics of an evaluator, which may be one, a list of them, or an Evaluator that holds them."""
     if isinstance(evaluator, (list, tuple)):
@@ -239,11 +265,36 @@ def _check_evaluators(cfg: Config) -> None:
     for name in ('val_evaluator', 'test_evaluator'):
         for metric in evaluator_dicts(cfg.get(name)):
             ignored = metric.get('ignore_index', VOID)
-            if type_name(metric.get('type')) == 'IoUMetric' and ignored != VOID:
+            own = type_name(metric.get('type')) == 'IoUMetric'
+            unknown = [one for one in _iou_metrics(metric) if one not in IOU_METRICS] if own else []
+            if unknown:
+                faults.add(f'{name}.iou_metrics names {unknown[0]!r}, which is none of {", ".join(IOU_METRICS)}')
+            if own and ignored != VOID:
                 faults.add(f'{name}.ignore_index is {ignored!r}, but void pixels have the label {VOID}: leave it out')
             with faults:
                 _check_known_keys(METRICS, metric, name)
     faults.report()
+
+
+def _iou_metrics(metric: dict) -> list:
+    names = metric.get('iou_metrics', ['mIoU'])
+    return list(names) if isinstance(names, (list, tuple)) else [names]
+
+
+def _check_save_best(cfg: Config) -> None:
+    """Refuse a best checkpoint by a figure that no evaluation gives, which MMEngine notices after the first one."""
+    best = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('save_best')
+    metrics = evaluator_dicts(cfg.get('val_evaluator'))
+    if not best or best == 'auto' or not metrics or any(type_name(one.get('type')) != 'IoUMetric' for one in metrics):
+        return
+    figures = sorted({f'{one["prefix"]}/{figure}' if one.get('prefix') else figure for one in metrics
+                      for name in _iou_metrics(one) for figure in IOU_METRICS.get(name, ())})
+    if not figures:
+        return  # told already
+    for name in best if isinstance(best, (list, tuple)) else [best]:
+        if name not in figures:
+            raise FedSegError(f'default_hooks.checkpoint.save_best is {name!r}, which no evaluation gives: the figures '
+                              f'of val_evaluator are {", ".join(figures)}')
 
 
 def _check_backends(cfg: Config) -> None:
@@ -258,7 +309,7 @@ def _check_backends(cfg: Config) -> None:
     faults.report()
 
 
-def _check_known_keys(registry: Registry, section: dict, key: str, further: tuple[str, ...] = ()) -> None:
+def _check_known_keys(registry: Registry, section, key: str, further: tuple[str, ...] = ()) -> None:
     """Refuse an unknown type, and keys that the type does not take; what takes any key is not judged."""
     if not isinstance(section, dict) or 'type' not in section:
         return
@@ -267,8 +318,16 @@ def _check_known_keys(registry: Registry, section: dict, key: str, further: tupl
         return
     if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls).parameters.values()) and not further:
         return
-    known = constructor_parameters(cls).keys() - {'params', 'optimizer'}  # which no config gives
-    check_keys((name for name in section if name not in ('type', '_scope_')), [*known, *further], key)
+    parameters = constructor_parameters(cls)
+    known = parameters.keys() - {'params', 'optimizer'}  # which no config gives
+    faults = Faults()
+    with faults:
+        check_keys((name for name in section if name not in ('type', '_scope_')), [*known, *further], key)
+    for name, value in section.items():
+        default = parameters[name].default if name in parameters else None
+        if isinstance(value, str) and isinstance(default, (int, float)) and not isinstance(default, bool):
+            faults.add(f'{key}.{name} must be a number, but is the text {value!r}')
+    faults.report()
 
 
 def _check_optimizer(cfg: Config) -> None:
@@ -308,6 +367,15 @@ def _check_model(cfg: Config) -> None:
             faults.add(f'{key}.out_channels={channels} must be the number of classes, {classes}: leave it out')
         if isinstance(weights, str) and '://' not in weights and not osp.isfile(weights):
             faults.add(f'{key}.class_weight names the file {weights}, which does not exist')
+        for name in ('norm_cfg', 'act_cfg', 'conv_cfg'):
+            layer = part.get(name)
+            if isinstance(layer, dict) and isinstance(layer.get('type'), str) and '.' not in layer['type']:
+                with faults:
+                    registered(MODELS, layer['type'], f'{key}.{name}')
+        losses = part.get('loss_decode')
+        for place, loss in enumerate(losses) if isinstance(losses, (list, tuple)) else [(None, losses)]:
+            with faults:
+                _check_known_keys(MODELS, loss, f'{key}.loss_decode' + ('' if place is None else f'.{place}'))
     faults.report()
 
 

@@ -106,6 +106,10 @@ def load_config(config: str, options: Mapping | None = None, federated: str | No
             raise FedSegError(f'--cfg-options {texts} do not fit the config {config}: {error}') from error
     except FedSegError:
         raise
+    except ImportError as error:
+        raise FedSegError(f'the config {config} imports what is not there ({error.__cause__ or error}): install it or, '
+                          'for a file of your own, name its folder in PYTHONPATH, as in PYTHONPATH=. python '
+                          'tools/fed_train.py CONFIG') from error
     except Exception as error:  # a config is code and may raise anything; the file must be named
         raise FedSegError(f'the config {config} cannot be read: {type(error).__name__}: {error}') from error
     drop_worker_options(cfg)

@@ -3,7 +3,6 @@ import hashlib
 import io
 import sys
 import warnings
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from fedseg_mm.datasets.array_cache import cache_folder, file_state, read_array, write_array
 from fedseg_mm.datasets.labels import VOID
+from fedseg_mm.datasets.transforms import MaskToClient, RemapUnannotated
 from fedseg_mm.errors import Faults, FedSegError
 
 #: Files that are named at most, where several are at fault.
@@ -148,7 +148,7 @@ class _LabelScan(Dataset):
         self.loading = [
             loading for part in plain_datasets(dataset)
             for loading in [(_image_loader(part.pipeline.transforms),
-                             list(_label_loading(part.pipeline.transforms)) if labelled else None)] * len(part)
+                             _label_loading(part.pipeline.transforms) if labelled else None)] * len(part)
         ]
 
     def __len__(self) -> int:
@@ -181,8 +181,7 @@ class _LabelScan(Dataset):
                 if 'gt_seg_map' in info:
                     break
             if 'gt_seg_map' not in info:
-                raise FedSegError('the pipeline loads no labels: add LoadAnnotations to it or, where predictions are '
-                                  'only written, set format_only=True in the evaluator')
+                raise FedSegError(_NO_LABELS)
             values = np.asarray(info['gt_seg_map'])
         except FedSegError:
             raise
@@ -210,15 +209,24 @@ class _LabelScan(Dataset):
                           f'{self.num_classes} classes are 0 to {self.num_classes - 1}, and {VOID} is void')
 
 
+_NO_LABELS = ('the pipeline loads no labels: add LoadAnnotations to it or, where predictions are only written, set '
+              'format_only=True in the evaluator')
+
+
 def _image_loader(transforms: list) -> LoadImageFromFile:
     """The pipeline's own loader of images; the usual one where it has another kind."""
     return next((one for one in transforms if isinstance(one, LoadImageFromFile)), LoadImageFromFile())
 
 
-def _label_loading(transforms: list) -> Iterator:
-    """The transform that loads labels, or all but those that read the image, one of which may make them."""
-    loads_labels = [transform for transform in transforms if getattr(transform, 'with_seg', False)]
-    return iter(loads_labels or [t for t in transforms if not isinstance(t, LoadImageFromFile)])
+def _label_loading(transforms: list) -> list:
+    """The transform that loads labels, or those of a third party, one of which may make them."""
+    transforms = [one for one in transforms if not isinstance(one, (MaskToClient, RemapUnannotated))]
+    loads_labels = [one for one in transforms if getattr(one, 'with_seg', False)]
+    found = loads_labels or [one for one in transforms if 'Annotation' in type(one).__name__] or [
+        one for one in transforms if not type(one).__module__.startswith(('mmcv.', 'mmseg.'))]
+    if not found:
+        raise FedSegError(_NO_LABELS)
+    return found
 
 
 def _read(path: str, what: str, hint: str = '', backend_args: dict | None = None) -> Image.Image | None:
@@ -298,7 +306,7 @@ def _cache_file(dataset, unannotated: np.ndarray, labelled: bool) -> Path:
     for part in plain_datasets(dataset):
         transforms = part.pipeline.transforms
         loading = [repr(_image_loader(transforms)),
-                   *(repr(transform) for transform in _label_loading(transforms) if labelled)]
+                   *(repr(transform) for transform in (_label_loading(transforms) if labelled else ()))]
         digest.update(repr((part.metainfo['classes'], part.metainfo.get('label_map'),
                             part.metainfo.get('reduce_zero_label'), labelled, loading)).encode())
         for index in range(len(part)):
