@@ -5,6 +5,7 @@
 Reads one request per line, JSON with ``script``, ``arguments``, ``cwd``, ``environment``, ``stdout``, ``stderr``
 (files to write) and ``timeout`` in seconds; answers each with a line: the exit code, or ``timeout``.
 """
+import gc
 import json
 import os
 import random
@@ -16,6 +17,8 @@ import time
 import fedseg_mm.cli.train  # noqa: F401  first: it makes mmseg importable
 
 # isort: split
+import matplotlib.backends.backend_agg  # noqa: F401
+import matplotlib.figure  # noqa: F401
 import mmseg.apis  # noqa: F401
 import mmseg.datasets  # noqa: F401
 import mmseg.engine  # noqa: F401
@@ -23,6 +26,7 @@ import mmseg.evaluation  # noqa: F401
 import mmseg.models  # noqa: F401
 import mmseg.visualization  # noqa: F401
 import numpy as np
+import torch._dynamo  # noqa: F401  the first optimizer imports it
 
 
 def become(request: dict) -> None:
@@ -63,4 +67,5 @@ def serve() -> None:
 
 
 if __name__ == '__main__':
+    gc.freeze()  # what is imported is not looked through in every fork
     serve()

@@ -9,6 +9,7 @@ from mmengine.utils import get_installed_path, is_installed
 
 from fedseg_mm.config.check import drop_worker_options
 from fedseg_mm.config.federate_plain import federate_plain
+from fedseg_mm.config.formatted_once import FormattedOnceConfig
 from fedseg_mm.config.replace_data import replace_data
 from fedseg_mm.errors import FedSegError
 
@@ -86,7 +87,7 @@ def load_config(config: str, options: Mapping | None = None, federated: str | No
     """
     path = find_config(config)
     try:
-        cfg = Config.fromfile(path)
+        cfg: Config = FormattedOnceConfig.of(Config.fromfile(path))
         _drop_own_scope(cfg._cfg_dict)
         if data:
             data_cfg = Config.fromfile(find_config(data))

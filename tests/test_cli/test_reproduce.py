@@ -327,7 +327,7 @@ def test_the_hash_is_of_the_settings_and_not_of_the_machine(tmp_path, monkeypatc
 def test_every_run_has_a_config_and_a_command(capsys, tmp_path):
     # cpu: seeds 1 and 2 of four rows; the bound of all labels has no split
     expected = {'cpu': 8 * 2 + 1 + 2 * 4 * 2, 'cpu-pretrained': 3 * (12 * 2 + 1) + 2,
-                'cpu-pretrained-held-out': 13 * 2 + 1, 'paper': 6 * 2}
+                'cpu-pretrained-held-out': 13 * 2 + 1, 'losses': 7 * 3, 'paper': 6 * 2}
     assert PROTOCOLS.keys() == expected.keys()
     for name, number in expected.items():
         reproduce.main(['--protocol', name, '--list', '--results', str(tmp_path), '--work-dir', str(tmp_path)])
