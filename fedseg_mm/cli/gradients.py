@@ -6,7 +6,6 @@ import tempfile
 from pathlib import Path
 from statistics import mean, median
 
-from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
 from prettytable import PrettyTable
 from torch import Tensor
@@ -25,6 +24,7 @@ from fedseg_mm.config import CFG_OPTIONS_HELP, check_data_folders, federate
 from fedseg_mm.engine.client_state_store import ClientStateStore
 from fedseg_mm.engine.gradient_comparison import ALL_LABELS, ClientGradients, GradientComparison, cosine
 from fedseg_mm.engine.local_trainer import LocalTrainer
+from fedseg_mm.engine.tool_runner import ToolRunner
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.resume import clients_folder
 
@@ -70,7 +70,7 @@ def make_trainer(args: argparse.Namespace, work_dir: str) -> tuple[LocalTrainer,
     # MMEngine keeps a visualizer per experiment and second, whose folder may be gone
     cfg.update(work_dir=work_dir, experiment_name=Path(work_dir).name, log_level='ERROR', load_from=None, resume=False)
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
-    runner = Runner.from_cfg(cfg)
+    runner = ToolRunner.from_cfg(cfg)
     federation = runner.train_loop.federation
     check_checkpoint(runner.model, args.checkpoint)
     checkpoint = load_weights_only(args.checkpoint, 'cpu')

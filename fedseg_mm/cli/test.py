@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset, ConcatDataset
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner import CheckpointLoader
 from mmseg.registry import METRICS
 from torch import nn
 
@@ -22,6 +22,7 @@ from fedseg_mm.cli.common import (
 )
 from fedseg_mm.cli.parser import ToolParser
 from fedseg_mm.config import check_data_folders, evaluator_dicts
+from fedseg_mm.engine.tool_runner import ToolRunner
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.registry import constructor_parameters, registered
 
@@ -135,7 +136,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.out:
             write_label_maps(cfg, args.out)
         with joined_processes(cfg):
-            runner = Runner.from_cfg(cfg)
+            runner = ToolRunner.from_cfg(cfg)
             model = runner.model.module if is_model_wrapper(runner.model) else runner.model
             unseen = None
             if args.tta:

@@ -6,7 +6,6 @@ import sys
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.runner import Runner
 
 from fedseg_mm.cli.common import (
     add_common_arguments,
@@ -19,6 +18,7 @@ from fedseg_mm.cli.common import (
 from fedseg_mm.cli.parser import ToolParser
 from fedseg_mm.config import check_config, federate, warn_of_iterations
 from fedseg_mm.engine.stop_signals import terminated_as_stopped
+from fedseg_mm.engine.tool_runner import ToolRunner
 from fedseg_mm.errors import Faults, FedSegError
 from fedseg_mm.registry import type_name
 from fedseg_mm.resume import settle_resume
@@ -56,6 +56,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                         'that of a run without the interruption')
     parser.add_argument('--amp', action='store_true',
                         help='mixed precision on a GPU: bfloat16 where the GPU has it, else float16')
+    parser.add_argument('--quiet', action='store_true',
+                        help='show warnings and the end of the run alone; the log file has all')
     add_federated_argument(parser)
     add_data_argument(parser)
     add_common_arguments(parser)
@@ -104,7 +106,8 @@ def main(argv: list[str] | None = None) -> None:
         resume, load_from = settle_resume(cfg, args.resume)
         warn_of_iterations(cfg)
         with joined_processes(cfg), terminated_as_stopped():
-            runner = Runner.from_cfg(cfg)
+            ToolRunner.quiet = args.quiet
+            runner = ToolRunner.from_cfg(cfg)
             # not in the config, of which the work dir gets a copy: whoever starts the copy does not ask for it
             runner._resume, runner._load_from = resume, load_from
             runner.train()

@@ -16,6 +16,7 @@ from fedseg_mm.engine.hooks import (
     FederatedCheckpointHook,
     FederatedHook,
     RoundLogHook,
+    RunSummaryHook,
     StopHook,
     WholeCheckpointHook,
 )
@@ -91,6 +92,7 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
                              for hook in runner.hooks]
             runner.register_hook(FederatedCheckpointHook(self.federation, kept))
             runner.register_hook(RoundLogHook())
+            runner.register_hook(RunSummaryHook())
             runner.register_hook(StopHook(self.stop))
             loader: DataLoader | dict = self.federation.backend.loader
         else:  # evaluation: SegVisualizationHook has MMEngine build the loop to ask for the iteration

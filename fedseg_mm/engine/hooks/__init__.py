@@ -5,8 +5,9 @@ from .mean_evaluation_hook import MeanEvaluationHook
 from .round_log_hook import RoundLogHook
 from .round_logger_hook import RoundLoggerHook
 from .round_progress_hook import RoundProgressHook
+from .run_summary_hook import RunSummaryHook
 from .stop_hook import StopHook
 from .whole_checkpoint_hook import WholeCheckpointHook
 
 __all__ = ['ChannelsLastHook', 'FederatedCheckpointHook', 'FederatedHook', 'MeanEvaluationHook', 'RoundLogHook',
-           'RoundLoggerHook', 'RoundProgressHook', 'StopHook', 'WholeCheckpointHook']
+           'RoundLoggerHook', 'RoundProgressHook', 'RunSummaryHook', 'StopHook', 'WholeCheckpointHook']
