@@ -13,8 +13,8 @@ from fedseg_mm.compat import load_weights_only
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.files import atomic_write, write_json
 from fedseg_mm.resume import CLIENTS_FOLDER, clients_folder
+from fedseg_mm.run_logs import checkpoint_round, last_checkpoint
 from reproduction.run import Run
-from reproduction.run_logs import checkpoint_round, last_checkpoint
 
 #: Bytes that a piece has at most.
 PIECE = 15_000_000

@@ -8,10 +8,10 @@ from mmengine.registry import init_default_scope
 from mmseg.apis import inference_model, init_model
 from mmseg.registry import DATASETS
 
+from fedseg_mm.run_logs import last_checkpoint
 from fedseg_mm.visualization import draw_convergence, draw_panels
 from reproduction.protocol import BOUNDS, SPLITS, Protocol
 from reproduction.run import Run
-from reproduction.run_logs import last_checkpoint
 
 #: Test images that panels show.
 SHOWN = 3

@@ -6,9 +6,9 @@ from mmseg.registry import DATASETS
 
 from fedseg_mm.compat import load_weights_only
 from fedseg_mm.errors import FedSegError
+from fedseg_mm.run_logs import RunLogs, last_checkpoint
 from reproduction.row_results import RowResults
 from reproduction.run import Run
-from reproduction.run_logs import RunLogs, last_checkpoint
 
 #: Evaluations that MeanEvaluationHook averages.
 LAST = 5

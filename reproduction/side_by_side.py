@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from fedseg_mm.errors import FedSegError
+from fedseg_mm.run_logs import checkpoint_round
 from reproduction.run import Run
-from reproduction.run_logs import checkpoint_round
 from reproduction.training import Training
 
 #: Seconds between looks at the trainings, and between lines where no bar is shown.

@@ -9,9 +9,9 @@ from fedseg_mm.config import tool
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.files import write_json
 from fedseg_mm.provenance import provenance
+from fedseg_mm.run_logs import checkpoint_round, logged_round
 from fedseg_mm.tool_process import PATIENCE, ToolProcess
 from reproduction.run import Run
-from reproduction.run_logs import checkpoint_round, logged_round
 
 
 class Training:

@@ -58,6 +58,7 @@ def test_the_wheel_works_without_the_checkout(wheel, tmp_path):
     name = 'upernet_streetscenes_noniid1_backce'
     assert 'Round(train) [2/2]' in fedseg_mm('train', config, '--cfg-options', 'train_cfg.max_rounds=2')
     assert 'mIoU' in fedseg_mm('test', config, f'work_dirs/{name}/round_2.pth')
+    assert 'Report       work_dirs' in fedseg_mm('report', f'work_dirs/{name}')
     (work / 'own.py').write_text(f"_base_ = '{config}'\ntrain_cfg = dict(max_rounds=1)\n")
     assert 'Round(train) [1/1]' in fedseg_mm('train', 'own.py')
     assert 'FedAvg with BackCE' in fedseg_mm('demo', '--rounds', 1)

@@ -22,6 +22,7 @@ from fedseg_mm.console import as_called
 from fedseg_mm.datasets import StreetScenesDataset
 from fedseg_mm.datasets.transforms.load_street_scene import paint_scene
 from fedseg_mm.errors import FedSegError
+from fedseg_mm.report import RunRecord, write_report
 from fedseg_mm.tool_process import ToolProcess
 from fedseg_mm.visualization import draw_comparison
 
@@ -177,6 +178,9 @@ def main(argv: list[str] | None = None) -> None:
         draw(scenes, work_dir, picture)
         print(table)
         print(f'Picture      {picture}')
+        report = write_report([RunRecord(work_dir / row, f'FedAvg with {name}') for row, name in ROWS.items()],
+                              work_dir / 'report.html')
+        print(f'Report       {report}')
         for title, paths in (('Checkpoints', checkpoints.values()),
                              ('Logs', [newest(work_dir / row, '2*/*.log') for row in ROWS])):
             print(f'{title:13s}' + '  '.join(map(str, paths)))

@@ -39,7 +39,7 @@ def draw_partition(summary: PartitionSummary, path: str | Path) -> None:
     heat, images, hidden = figure.subplots(1, 3, sharey=True, width_ratios=[max(3.5, 0.35 * classes), 1.6, 1.6])
 
     centres = starts + (per_row - 1) / 2
-    picture = heat.imshow(shown, aspect='auto', cmap='Blues', interpolation='nearest',
+    picture = heat.imshow(shown, aspect='auto', cmap='Blues', interpolation='nearest', vmin=0,
                           extent=(-0.5, classes - 0.5, clients - 0.5, -0.5))
     annotated = means(summary.annotated)
     held = np.argwhere(annotated)

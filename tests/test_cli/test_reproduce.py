@@ -12,9 +12,9 @@ import cv2
 import pytest
 from mmseg.registry import DATASETS
 
+from fedseg_mm.run_logs import RunLogs
 from reproduction import PROTOCOLS, KeptState, Protocol, RowResults, Run, kept_state
 from reproduction import cli as reproduce
-from reproduction.run_logs import RunLogs
 from reproduction.table import cell
 from tests.conftest import ROOT, run_tool, write_config
 

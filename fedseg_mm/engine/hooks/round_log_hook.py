@@ -4,9 +4,11 @@ from pathlib import Path
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.runner import ValLoop
 
 from fedseg_mm.checks import check_evaluation, first_process_first
 from fedseg_mm.engine.count_rounds import count_rounds
+from fedseg_mm.evaluation import ClassIoU, keep_class_iou
 from fedseg_mm.structures import ClientFailure
 
 
@@ -18,6 +20,8 @@ class RoundLogHook(Hook):
 
     #: On classes that the evaluation never sees.
     unseen: str | None = None
+    #: IoU of every class, of the evaluations during the training.
+    class_iou: ClassIoU | None = None
 
     def before_run(self, runner) -> None:
         """Say who the clients are, and check the evaluation's files too, before hours of training."""
@@ -29,13 +33,17 @@ class RoundLogHook(Hook):
         if runner.val_loop is not None:
             with first_process_first():
                 self.unseen = check_evaluation(runner.val_dataloader, runner.val_loop.evaluator)
-
+            if type(runner.val_loop) is ValLoop:  # figures of another may be means over models
+                self.class_iou = keep_class_iou(runner.val_loop.evaluator)
         count_rounds(runner.visualizer)
 
     def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
         """Say beside the mean which classes it is not about."""
         if self.unseen:
             runner.logger.info(self.unseen)  # MMEngine says a warning once only
+        figures = self.class_iou.last() if self.class_iou is not None else {}
+        if figures:
+            runner.visualizer.add_scalars({f'IoU/{name}': value for name, value in figures.items()}, step=runner.epoch)
 
     def after_client(self, runner, update) -> None:
         client = runner.train_loop.federation.client_name(update.client)

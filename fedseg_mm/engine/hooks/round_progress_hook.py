@@ -2,6 +2,7 @@
 import atexit
 import datetime
 import sys
+import time
 
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
@@ -18,24 +19,36 @@ class RoundProgressHook(Hook):
     """
 
     progress: Progress | None = None
+    #: When the training began or went on, on the monotonic clock (s), and after how many rounds.
+    begun: tuple[float, int]
 
     def before_train(self, runner) -> None:
+        self.begun = time.monotonic(), runner.epoch
         atexit.register(self.after_round, runner)  # an interrupted bar would leave the terminal without a cursor
 
     def before_round(self, runner, cohort, broadcast) -> None:
-        eta = runner.message_hub.runtime_info.get('eta')
-        left = '' if eta is None else f' · {datetime.timedelta(seconds=int(eta))} left'
+        # of several processes, this one shows the clients that it trains
+        self.clients, self.done = -(-len(cohort) // get_world_size()), 0
         self.progress = Progress(
             TextColumn(f'round {runner.epoch + 1}/{runner.max_epochs}'), BarColumn(),
-            TextColumn('client {task.completed}/{task.total}' + left), transient=True,
+            TextColumn('client {task.completed}/{task.total}{task.fields[left]}'), transient=True,
             disable=not sys.stdout.isatty())
-        # of several processes, this one shows the clients that it trains
-        self.task = self.progress.add_task('', total=-(-len(cohort) // get_world_size()))
+        self.task = self.progress.add_task('', total=self.clients, left=self._left(runner))
         self.progress.start()
 
     def after_client(self, runner, update) -> None:
         if self.progress is not None:
-            self.progress.advance(self.task)
+            self.done += 1
+            self.progress.update(self.task, advance=1, left=self._left(runner))
+
+    def _left(self, runner) -> str:
+        """The time that all rounds still take, as long as those since the start took, with their evaluations."""
+        start, first = self.begun
+        rounds = runner.epoch + self.done / max(self.clients, 1) - first
+        if not rounds:
+            return ''
+        seconds = (time.monotonic() - start) / rounds * (runner.max_epochs - first - rounds)
+        return f' · {datetime.timedelta(seconds=round(seconds))} left'
 
     def after_round(self, runner) -> None:
         if self.progress is not None:

@@ -20,6 +20,10 @@ class RunLogs:
         self.rounds = {line['round']: line for line in self._lines('rounds.json')}
         #: round -> metrics of its evaluation, with ``time``, seconds per batch
         self.evaluations = {line['step']: line for line in self._lines('scalars.json') if 'mIoU' in line}
+        #: round -> class -> IoU in percent
+        self.class_iou = {line['step']: {name.removeprefix('IoU/'): value for name, value in line.items()
+                                         if name.startswith('IoU/')}
+                          for line in self._lines('scalars.json') if any(name.startswith('IoU/') for name in line)}
         #: round -> how many models were evaluated, where it is one per client
         self.models = {line['round']: len(line['clients']) for line in self._lines('clients.json')}
 

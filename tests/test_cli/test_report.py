@@ -1,0 +1,139 @@
+"""The report's figures are the logs'; it runs nothing that it reads, and says what is not there."""
+import html
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+
+from fedseg_mm.cli.report import main, run_names
+from fedseg_mm.cli.train import main as train
+from fedseg_mm.report import RunRecord
+from fedseg_mm.report.settings import differences, read_settings
+from tests.conftest import write_config
+
+
+@pytest.fixture(scope='module')
+def run(tiny_data, tmp_path_factory):
+    """Six rounds, each evaluated, of clients of which one has a name that is HTML."""
+    folder = tmp_path_factory.mktemp('run')
+    names = [f'img_dir/train/{i:03d}.png' for i in range(24)]
+    clients = [dict(client='<b>clinic</b>', images=names[:12], classes=['sky', 'road']),
+               dict(client='harbour', images=names[12:], classes=['car'])]
+    (folder / 'clients.json').write_text(json.dumps(dict(clients=clients)))
+    train([write_config(tiny_data, folder, **{
+        'federated.partitioner': dict(_delete_=True, type='ManifestPartitioner', manifest=str(folder / 'clients.json')),
+        'federated.clients_per_round': 1, 'train_cfg.max_rounds': 6, 'train_cfg.val_interval': 1})])
+    return folder
+
+
+def page_of(*arguments) -> str:
+    main([str(argument) for argument in arguments])
+    return (arguments[0] / 'report.html').read_text()
+
+
+def cells(page: str) -> list[list[str]]:
+    """The rows of all tables."""
+    return [[html.unescape(re.sub('<[^>]+>', '', cell)).strip() for cell in re.findall(r'<t[hd].*?>(.*?)</t[hd]>', row,
+                                                                                       re.DOTALL)]
+            for row in re.findall('<tr>(.*?)</tr>', page, re.DOTALL)]
+
+
+def test_figures_are_those_of_the_logs(run, capsys):
+    page = page_of(run)
+    assert f'Report       {run}/report.html' in capsys.readouterr().out
+    lines = [json.loads(line) for path in run.glob('*/vis_data/scalars.json') for line in path.read_text().splitlines()]
+    miou = {line['step']: line['mIoU'] for line in lines if 'mIoU' in line}
+    best = max(miou.values())
+    row = next(row for row in cells(page) if row[0] == run.name)
+    assert row[1] == 'FedAvg + BackCELoss'
+    assert row[2].startswith(f'{best:.2f} (round ') and miou[int(row[2].split()[-1][:-1])] == best
+    assert row[3] == f'{miou[6]:.2f}' and row[4] == f'{sum(list(miou.values())[1:]) / 5:.2f}' and row[6] == '6 of 6'
+    rounds = [json.loads(line) for path in run.glob('*/vis_data/rounds.json') for line in path.read_text().splitlines()]
+    assert row[8] == f'{sum(line["bytes_up"] + line["bytes_down"] for line in rounds) / 1e6:,.1f} MB'
+    taken_part = {client['name']: sum(client['client'] in line['cohort'] for line in rounds)
+                  for line in rounds for client in line['clients']}
+    shown = {row[0]: int(row[1]) for row in cells(page) if row[0] in taken_part}
+    assert shown == taken_part
+    assert 'No client annotates tree' in page
+
+
+def test_class_figures_are_mmsegmentations_own(run):
+    """The mean over the classes of scalars.json is the mIoU beside it."""
+    record = RunRecord(run, 'run')
+    assert list(record.class_iou) == list(record.evaluations) == [1, 2, 3, 4, 5, 6]
+    for number, line in record.class_iou.items():
+        assert sum(line.values()) / len(line) == pytest.approx(record.evaluations[number]['mIoU'], abs=0.011)
+
+
+def test_the_page_needs_nothing_else_and_runs_nothing(run):
+    page = page_of(run)
+    assert '<b>clinic' not in page and '&lt;b&gt;clinic' in page
+    addresses = re.findall(r'(?:src|href)="(.*?)"', page)
+    assert len(addresses) == 4 and all(address.startswith('data:image/png;base64,') for address in addresses)
+    assert '<script' not in page and "default-src 'none'" in page
+    opened = []
+
+    class Checker(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            if tag not in ('meta', 'img', 'br'):
+                opened.append(tag)
+
+        def handle_endtag(self, tag):
+            assert opened.pop() == tag
+
+    Checker().feed(page)
+    assert not opened
+
+
+def test_runs_are_compared(run, tmp_path):
+    for seed in (6, 7):
+        shutil.copytree(run, tmp_path / f'seed{seed}')
+        config = tmp_path / f'seed{seed}' / 'config.py'
+        config.write_text(config.read_text().replace('seed=5', f'seed={seed}'))
+    page = page_of(tmp_path / 'seed6', tmp_path / 'seed7')
+    assert ['randomness.seed', '6', '7'] in cells(page)
+    assert any(row[0] == 'seed6, seed7' and row[2].endswith('± 0.00') for row in cells(page) if len(row) == 4)
+
+
+def test_a_run_that_goes_on_and_has_no_evaluation(run, tmp_path):
+    folder = tmp_path / 'run'
+    shutil.copytree(run, folder)
+    for path in folder.glob('*/vis_data/*.json'):
+        kept = [line for line in path.read_text().splitlines() if 'mIoU' not in line and 'IoU/' not in line]
+        path.write_text('\n'.join(kept[:2]) + '\n{"round": 3, "coh')  # cut off by a kill
+    page = page_of(folder)
+    assert 'It has trained 2 of 6 rounds. It has no evaluation yet.' in page
+
+
+def test_a_config_with_code_is_not_run(run, tmp_path):
+    folder = tmp_path / 'run'
+    shutil.copytree(run, folder)
+    (folder / 'config.py').write_text(f'open({str(tmp_path / "ran")!r}, "w")')
+    page_of(folder)
+    assert not (tmp_path / 'ran').exists()
+
+
+@pytest.mark.parametrize('names, sentence', [
+    (['nothing'], 'there is no work dir'), (['empty'], 'holds no log of a federated run'),
+    (['run', '--out', 'x.pdf'], '--out x.pdf must end in .html')])
+def test_what_cannot_be_shown_is_one_sentence(run, tmp_path, names, sentence, monkeypatch):
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'run').symlink_to(run)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=sentence):
+        main(names)
+
+
+def test_settings_of_any_shape(tmp_path):
+    path = tmp_path / 'config.py'
+    path.write_text("a = dict(b=[dict(c=1), dict(c=-2)], d=(1, 2), e={'x y': None})\nf = []\n")
+    assert read_settings(path) == {'a.b.0.c': 1, 'a.b.1.c': -2, 'a.d': [1, 2], 'a.e.x y': None, 'f': []}
+    assert differences([dict(a=1, b=2, work_dir='x'), dict(a=1, c=3, work_dir='y')]) == [
+        ('b', ['2', '–']), ('c', ['–', '3'])]
+
+
+def test_names_tell_folders_apart(tmp_path):
+    assert run_names([tmp_path / 'a' / 'run', tmp_path / 'b' / 'run']) == ['a/run', 'b/run']
+    assert run_names([tmp_path / 'a', tmp_path / 'a']) == ['a', 'a']
