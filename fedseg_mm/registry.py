@@ -44,9 +44,9 @@ def registered(registry: Registry, value, where: str | None = None):
         return value
     found = registry.get(value)
     if found is None and where is not None:
-        known = [*registry.module_dict, *getattr(registry.parent, 'module_dict', ())]
-        near = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
-        hint = f': did you mean `{near[0]}`?' if near else ''
+        known = {name.lower(): name for name in (*registry.module_dict, *getattr(registry.parent, 'module_dict', ()))}
+        near = difflib.get_close_matches(value.lower(), known, n=1, cutoff=0.6)
+        hint = f': did you mean `{known[near[0]]}`?' if near else ''
         raise FedSegError(f'unknown type `{value}` in {where}{hint}')
     return found
 
