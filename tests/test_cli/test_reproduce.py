@@ -400,6 +400,17 @@ def test_the_document_has_the_settings_that_were_tried(protocol):
     assert len(rows) > 9 and all(row in document for row in rows)
 
 
+def test_the_page_on_losses_has_the_results_that_are_kept():
+    done = run_tool('reproduce', '--protocol', 'losses', '--table', '--markdown', cwd=ROOT)
+    assert done.returncode == 0 and 'Left out' not in done.stdout, done.stderr + done.stdout
+    document = (ROOT / 'docs' / 'losses.md').read_text().splitlines()
+    rows = [[part.strip() for part in line.strip('|').split('|')] for line in done.stdout.splitlines()[2:]]
+    assert len(rows) == 7
+    for title, figures in rows:
+        name = title.split(' and ')[1] if ' and ' in title else '`BackCELoss`'
+        assert any(line.startswith(f'| {name} |') and line.endswith(f'| {figures} |') for line in document), title
+
+
 def test_the_readmes_figures_are_those_that_are_kept():
     """From ImageNet weights, seed 0, both splits: mIoU / pixel accuracy."""
     readme = (ROOT / 'README.md').read_text()
