@@ -135,7 +135,7 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
         while self._epoch < self._max_epochs and not self.stop_training:
             if (privacy := federation.processors.privacy) is not None and (reason := privacy.stops()):
                 runner.logger.info(f'Training ends after round {self._epoch}: {reason}.')
-                self.stop_training = True
+                runner.train_loop.stop_training = True
                 if self._epoch > self.started_at and runner.val_loop is not None and not self.evaluates(self._epoch):
                     self._evaluate()
                 break
