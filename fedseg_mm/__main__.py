@@ -6,6 +6,7 @@ from pathlib import Path
 COMMANDS = {
     'train': 'train a segmentor with federated learning (tools/fed_train.py)',
     'test': 'evaluate a checkpoint (tools/test.py)',
+    'init': 'look at a folder of images and masks, and write the config that trains on it (tools/fed_init.py)',
     'report': 'write a page with curves, classes and clients of runs (tools/fed_report.py)',
     'partition': 'show which client holds and annotates what (tools/fed_partition.py)',
     'gradients': 'compare the gradients of a method\'s loss terms with those of all labels (tools/fed_gradients.py)',

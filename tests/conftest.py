@@ -21,6 +21,12 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmseg.utils import register_all_modules
 
+def pytest_configure(config):
+    """Tests are of the CPU, also where there is a GPU, but for those of ``-m gpu``."""
+    if 'gpu' not in (config.getoption('markexpr') or ''):
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''  # before anything has asked CUDA for its devices; for started tools too
+
+
 ROOT = Path(__file__).parents[1]
 CLASSES = ('sky', 'road', 'car', 'tree')
 

@@ -42,6 +42,7 @@ def test_the_document_has_the_results_that_are_kept():
             assert text == f'{value:.{len(text.split(".")[1])}f}', name
 
 
+@pytest.mark.slow
 def test_a_benchmark_prints_a_table_and_writes_json(tmp_path):
     done = subprocess.run([sys.executable, str(ROOT / 'benchmarks' / 'run.py'), '--only', 'fold', '--json',
                            str(tmp_path / 'results.json')], capture_output=True, text=True, timeout=300)

@@ -1,5 +1,6 @@
 """What the command line tools share: arguments, processes, one-sentence errors."""
 import argparse
+import datetime
 import difflib
 import errno
 import os
@@ -47,6 +48,8 @@ def config_of(args: argparse.Namespace) -> Config:
     return cfg
 
 
+#: Seconds after which a process gives up another one.
+PATIENCE = 7200
 #: What may be wrong with a folder or a disk; other errors of the system are none of the user's.
 DISK_ERRORS = {
     errno.ENOSPC: 'free some space', errno.EDQUOT: 'free some space', errno.EFBIG: 'use another disk',
@@ -178,6 +181,8 @@ def joined_processes(cfg: Config) -> Iterator[None]:
         yield
         return
     cfg.model_wrapper_cfg = dict(type='ClientParallel')
+    # a process may wait for another's label scan, or for its clients, longer than NCCL's ten minutes
+    cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {}).setdefault('timeout', PATIENCE)
     devices = torch.cuda.device_count()
     if devices == 0:
         if cfg.launcher != 'pytorch':
@@ -186,7 +191,7 @@ def joined_processes(cfg: Config) -> Iterator[None]:
             command = as_called('torchrun --nproc_per_node=2 tools/fed_train.py CONFIG --launcher pytorch')
             raise FedSegError(f'--launcher pytorch is for processes started by torchrun: {command}')
         # MMEngine would ask for a GPU; it takes the processes as they are if they are joined already
-        torch.distributed.init_process_group('gloo')
+        torch.distributed.init_process_group('gloo', timeout=datetime.timedelta(seconds=PATIENCE))
     elif int(os.environ.get('LOCAL_WORLD_SIZE', 1)) > devices:
         os.environ['LOCAL_RANK'] = str(int(os.environ['LOCAL_RANK']) % devices)
         # nccl takes one process per GPU

@@ -23,6 +23,8 @@ from fedseg_mm.errors import Faults, FedSegError
 from fedseg_mm.registry import type_name
 from fedseg_mm.resume import settle_resume
 
+#: Mixed precision: what --amp takes, and MMEngine's own.
+AMP = ('Float32ResizeAmpOptimWrapper', 'AmpOptimWrapper')
 EPILOG = """\
 examples:
   train             python tools/fed_train.py configs/fedavg/upernet_camvid160x120_noniid1_backce.py
@@ -76,18 +78,18 @@ def use_amp(cfg: Config) -> None:
     """Train in mixed precision, if there is a GPU."""
     if not torch.cuda.is_available():
         print_log('Mixed precision needs a GPU and there is none: training in float32.', 'current', logging.WARNING)
-        if type_name(cfg.optim_wrapper.get('type')) == 'AmpOptimWrapper':
+        if type_name(cfg.optim_wrapper.get('type')) in AMP:
             cfg.optim_wrapper.type = 'OptimWrapper'
             for key in ('dtype', 'loss_scale', 'use_fp64'):
                 cfg.optim_wrapper.pop(key, None)
         return
-    if type_name(cfg.optim_wrapper.get('type', 'OptimWrapper')) not in ('OptimWrapper', 'AmpOptimWrapper'):
+    if type_name(cfg.optim_wrapper.get('type', 'OptimWrapper')) not in ('OptimWrapper', *AMP):
         raise FedSegError(f'--amp cannot be combined with optim_wrapper.type={cfg.optim_wrapper.type}')
     if torch.cuda.is_bf16_supported(including_emulation=False):
         # no loss scaling: bfloat16 has float32's range, and a scaler skips some of a client's few steps
-        cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=dict(enabled=False))
+        cfg.optim_wrapper.update(type=AMP[0], dtype='bfloat16', loss_scale=dict(enabled=False))
     else:
-        cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')
+        cfg.optim_wrapper.update(type=AMP[0], dtype='float16', loss_scale='dynamic')
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -101,7 +103,7 @@ def main(argv: list[str] | None = None) -> None:
             check_config(cfg)
         faults.report()
         wrapper = type_name(cfg.optim_wrapper.get('type'))
-        if args.amp or (wrapper == 'AmpOptimWrapper' and not torch.cuda.is_available()):
+        if args.amp or (wrapper in AMP and not torch.cuda.is_available()):
             use_amp(cfg)
         resume, load_from = settle_resume(cfg, args.resume)
         warn_of_iterations(cfg)

@@ -6,6 +6,7 @@ import os
 import os.path as osp
 from collections.abc import Iterator, Mapping
 
+import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import Registry
@@ -391,12 +392,20 @@ def _dicts(value, key: str) -> Iterator[tuple[str, dict]]:
 
 
 def check_seed(cfg: Config) -> None:
-    """Refuse a seed that numpy refuses.
+    """Refuse a seed that numpy refuses, and settings of randomness under which a federated run fails.
 
     Raises:
-        FedSegError: It is no integer of 32 bits.
+        FedSegError: Says which.
     """
-    seed = (cfg.get('randomness') or {}).get('seed')
+    randomness = cfg.get('randomness') or {}
+    if randomness.get('diff_rank_seed'):
+        raise FedSegError('randomness.diff_rank_seed=True would have every process draw a cohort of its own: leave it '
+                          'out')
+    if randomness.get('deterministic') and torch.cuda.is_available():
+        raise FedSegError('randomness.deterministic=True fails on a GPU, where IoUMetric and pooling have no '
+                          'deterministic implementation: leave it out; the same seed still draws the same cohorts and '
+                          'crops')
+    seed = randomness.get('seed')
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32):
         raise FedSegError(f'randomness.seed must be an integer from 0 to {2**32 - 1}, but is {seed!r}')
 

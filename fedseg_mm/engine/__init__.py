@@ -1,3 +1,4 @@
+from .amp_optim_wrapper import Float32ResizeAmpOptimWrapper
 from .backends import Backend, LocalBackend
 from .client_parallel import ClientParallel
 from .client_state_store import ClientStateStore
@@ -18,6 +19,7 @@ from .stop_signals import Stopped
 
 __all__ = [
     'Backend', 'ChannelsLastHook', 'ClientParallel', 'ClientStateStore', 'ClientsValLoop', 'FederatedHook',
-    'FederatedTrainLoop', 'FlatNoDecayConstructor', 'LocalBackend', 'LocalTrainer', 'MeanEvaluationHook',
-    'RoundLogProcessor', 'RoundLoggerHook', 'RoundProgressHook', 'Stopped', 'WholeCheckpointHook'
+    'FederatedTrainLoop', 'FlatNoDecayConstructor', 'Float32ResizeAmpOptimWrapper', 'LocalBackend',
+    'LocalTrainer', 'MeanEvaluationHook', 'RoundLogProcessor', 'RoundLoggerHook', 'RoundProgressHook',
+    'Stopped', 'WholeCheckpointHook'
 ]

@@ -94,8 +94,7 @@ def draw_client_views(summary: PartitionSummary, dataset, number: int, path: str
     return len(clients)
 
 
-def _some_colours(number: int) -> list[tuple[int, int, int]]:
+def _some_colours(number: int) -> list[list[int]]:
     """Colours for classes of a data set without a palette."""
-    hues = np.arange(number) * 0.618034 % 1
-    return [tuple(int(255 * (0.25 + 0.7 * abs(((hue + shift) % 1) * 2 - 1))) for shift in (0, 1 / 3, 2 / 3))
-            for hue in hues]  # type: ignore[misc]
+    hues = np.arange(number)[:, None] * 0.618034 + np.array([0, 1 / 3, 2 / 3])
+    return (255 * (0.25 + 0.7 * abs(hues % 1 * 2 - 1))).astype(int).tolist()

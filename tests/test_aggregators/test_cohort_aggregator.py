@@ -158,6 +158,7 @@ def test_malicious_updates_among_seven_honest_ones(make):
     assert robust < distance(reference)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 @pytest.mark.parametrize('make', ALL)
 def test_on_a_gpu(make):

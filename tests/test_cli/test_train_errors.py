@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedseg_mm.cli.train import main
-from tests.conftest import run_tool, write_config
+from tests.conftest import run_tool, tiny_config, write_config
 
 
 def refuse_quickly(capsys, *arguments) -> str:
@@ -85,11 +85,9 @@ def test_mistyped_section(tiny_data, tmp_path, capsys):
 
 
 def test_config_without_federated(tiny_data, tmp_path):
-    path = write_config(tiny_data, tmp_path)
-    text = open(path).read()
-    start = text.index('federated = dict')
-    end = text.index('\n', text.index('))', start))
-    (tmp_path / 'plain.py').write_text(text[:start] + text[end:])
+    cfg = tiny_config(tiny_data, tmp_path)
+    del cfg._cfg_dict['federated']
+    cfg.dump(tmp_path / 'plain.py')
     assert 'plain.py has no `federated = dict(...)`' in refuse('fed_train', tmp_path / 'plain.py')
 
 

@@ -143,6 +143,16 @@ def test_a_fault_is_a_sentence(tiny_data, tmp_path, changes, sentence, capsys):
     assert any(re.search(sentence, line) for line in lines), lines
 
 
+def test_randomness_under_which_a_run_fails(tiny_data, tmp_path, capsys, monkeypatch):
+    config = write_config(tiny_data, tmp_path, **{'randomness.diff_rank_seed': True})
+    assert 'diff_rank_seed=True would have every process draw a cohort of its own' in sentences(capsys, config)[0]
+    cfg = tiny_config(tiny_data, tmp_path, **{'randomness.deterministic': True})
+    check_config(cfg)  # as on a CPU it can
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    with pytest.raises(FedSegError, match='randomness.deterministic=True fails on a GPU, where IoUMetric'):
+        check_config(cfg)
+
+
 def test_all_faults_are_told_at_once(tiny_data, tmp_path, capsys):
     lines = sentences(capsys, write_config(tiny_data, tmp_path, **{
         'train_cfg.max_round': 3, 'federated.client_per_round': 3, 'federated.local_epoch': 1,

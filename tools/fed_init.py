@@ -1,0 +1,10 @@
+"""Command line of fedseg_mm.cli.init; see `python tools/fed_init.py --help`."""
+import sys
+
+try:
+    from fedseg_mm.cli.init import main
+except ImportError as error:
+    sys.exit(f'fed_init: {error}; see README.md, or: pip install -e ".[lite]" -c requirements/tested.txt')
+
+if __name__ == '__main__':
+    main()
