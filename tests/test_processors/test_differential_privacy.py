@@ -12,7 +12,7 @@ from fedseg_mm.errors import FedSegError
 from fedseg_mm.privacy import PrivacyAccountant, Sampling, secure_normal
 from fedseg_mm.processors import DifferentialPrivacy
 from fedseg_mm.structures import ClientUpdate
-from tests.conftest import assert_same_bits, tiny_config, weights_of, write_config
+from tests.conftest import assert_same_bits, run_processes, run_tool, tiny_config, weights_of, write_config
 from tests.test_cli.test_train_errors import refuse_quickly
 from tests.test_engine.test_federated_loop import model_weights, train
 from tests.test_processors.updates import SHAPES, clone, context, equal, flat, update
@@ -235,3 +235,21 @@ def test_secret_noise_and_cohorts_and_a_round_without_clients(tiny_data, tmp_pat
     assert not torch.equal(one['decode_head.conv_seg.weight'], two['decode_head.conv_seg.weight'])
     assert first.train_loop.federation._cohort_seed != second.train_loop.federation._cohort_seed
     assert weights_of(tmp_path / 'a' / 'round_1.pth').keys() == one.keys()
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tiny_data, tmp_path):
+    """Up to summation order, with an adaptive clip, whose bits are summed over the processes; secret noise runs too."""
+    configs = {name: write_config(tiny_data, tmp_path / name, **{
+        **PRIVATE, **processor(target_quantile=0.5, max_norm=0.5, reproducible=name != 'secret'),
+        'train_cfg.max_rounds': 2}) for name in ('one', 'two', 'secret')}
+    assert run_tool('fed_train', configs['one']).returncode == 0
+    for name in ('two', 'secret'):
+        done = run_processes(2, 'fed_train', configs[name])
+        assert done.returncode == 0, done.stdout + done.stderr
+    for one, two in zip(rounds_of(tmp_path / 'one'), rounds_of(tmp_path / 'two')):
+        assert two['privacy'] == pytest.approx(one['privacy'])
+    first, second, other = (weights_of(tmp_path / name / 'round_2.pth') for name in configs)
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, atol=1e-4, rtol=1e-3)
+    assert not torch.allclose(other['decode_head.conv_seg.weight'], first['decode_head.conv_seg.weight'], atol=1e-3)
