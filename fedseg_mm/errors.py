@@ -1,4 +1,5 @@
 """Errors that a user can fix."""
+import traceback
 
 
 class FedSegError(ValueError):
@@ -47,3 +48,13 @@ class Faults:
         """
         if self.sentences:
             raise FedSegError('\n'.join(self.sentences))
+
+
+def reason(error: BaseException, typed: bool = False) -> str:
+    """What an error of another package says, perhaps after its type; of an assertion without words, what it asserts."""
+    words = ' '.join(str(error).split())
+    if words:
+        return f'{type(error).__name__}: {words}' if typed else words
+    places = traceback.extract_tb(error.__traceback__)
+    line = places[-1].line if places else ''
+    return f'{type(error).__name__}{f", in `{line}`" if line else ""}'

@@ -45,7 +45,7 @@ def registered(registry: Registry, value, where: str | None = None):
     found = registry.get(value)
     if found is None and where is not None:
         known = [*registry.module_dict, *getattr(registry.parent, 'module_dict', ())]
-        near = difflib.get_close_matches(value, known, n=1, cutoff=0.0)
+        near = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
         hint = f': did you mean `{near[0]}`?' if near else ''
         raise FedSegError(f'unknown type `{value}` in {where}{hint}')
     return found

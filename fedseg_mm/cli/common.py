@@ -19,7 +19,7 @@ from mmengine.registry import Registry
 
 from fedseg_mm.config import CFG_OPTIONS_HELP, load_config, parse_options
 from fedseg_mm.console import as_called
-from fedseg_mm.errors import FedSegError
+from fedseg_mm.errors import FedSegError, reason
 
 
 class CfgOptions(argparse.Action):
@@ -131,7 +131,7 @@ def _what_could_not_be_built(error: Exception) -> str | None:
         frame = frame.tb_next
     if not isinstance(built, type) or built.__module__.startswith('fedseg_mm.'):
         return None
-    return f'{built.__name__} cannot be built as the config says: {" ".join(str(error).split())}'
+    return f'{built.__name__} cannot be built as the config says: {reason(error)}'
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:

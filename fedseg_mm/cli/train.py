@@ -2,12 +2,14 @@
 import argparse
 import logging
 import sys
+from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 
 from fedseg_mm.cli.common import (
+    DISK_ERRORS,
     add_common_arguments,
     add_data_argument,
     add_federated_argument,
@@ -92,6 +94,17 @@ def use_amp(cfg: Config) -> None:
         cfg.optim_wrapper.update(type=AMP[0], dtype='float16', loss_scale='dynamic')
 
 
+def _check_work_dir(work_dir: str) -> None:
+    """Refuse a folder that cannot be made, before anything is read that takes time."""
+    try:
+        Path(work_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in DISK_ERRORS:
+            raise
+        raise FedSegError(f'the work dir {work_dir} cannot be made ({error.strerror}): name another with --work-dir'
+                          ) from error
+
+
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with one_sentence_errors('fed_train'):
@@ -105,6 +118,7 @@ def main(argv: list[str] | None = None) -> None:
         wrapper = type_name(cfg.optim_wrapper.get('type'))
         if args.amp or (wrapper in AMP and not torch.cuda.is_available()):
             use_amp(cfg)
+        _check_work_dir(cfg.work_dir)
         resume, load_from = settle_resume(cfg, args.resume)
         warn_of_iterations(cfg)
         with joined_processes(cfg), terminated_as_stopped():

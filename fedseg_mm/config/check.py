@@ -17,7 +17,7 @@ from fedseg_mm.datasets.client_stream import WORKER_OPTIONS
 from fedseg_mm.datasets.labels import VOID
 from fedseg_mm.errors import Faults, FedSegError
 from fedseg_mm.registry import constructor_parameters, registered, type_name
-from fedseg_mm.validation import check_integer, check_keys
+from fedseg_mm.validation import check_integer, check_keys, check_number
 
 #: What a backend of the visualizer imports, and what is installed to have it.
 BACKEND_PACKAGES = {
@@ -340,6 +340,9 @@ def _check_optimizer(cfg: Config) -> None:
         if any(isinstance(part, dict) and 'optimizer' in part for part in wrapper.values()):
             return  # one per part of the model
         raise FedSegError(f'optim_wrapper.optimizer must be a dict with a `type`, but is {optimizer!r}')
+    clip = wrapper.get('clip_grad')
+    if isinstance(clip, dict) and 'max_norm' in clip:
+        check_number('optim_wrapper.clip_grad.max_norm', clip['max_norm'], above=0)  # else gradients would be reversed
     _check_known_keys(OPTIMIZERS, optimizer, 'optim_wrapper.optimizer')
 
 

@@ -11,7 +11,7 @@ from fedseg_mm.config.check import drop_worker_options
 from fedseg_mm.config.federate_plain import federate_plain
 from fedseg_mm.config.formatted_once import FormattedOnceConfig
 from fedseg_mm.config.replace_data import replace_data
-from fedseg_mm.errors import FedSegError
+from fedseg_mm.errors import Faults, FedSegError
 
 CFG_OPTIONS_HELP = ('override settings of the config, as key=value pairs; nested keys are joined by dots, lists are '
                     'written key="[a,b]" or key=a,b')
@@ -85,34 +85,25 @@ def load_config(config: str, options: Mapping | None = None, federated: str | No
         FedSegError: The file is missing or no config, or the options do not
             fit it.
     """
-    path = find_config(config)
+    cfg: Config = FormattedOnceConfig.of(_read(config))
+    _drop_own_scope(cfg._cfg_dict)
+    if data:
+        data_cfg = _read(data)
+        _drop_own_scope(data_cfg._cfg_dict)
+        replace_data(cfg, data_cfg)
+    if federated:
+        federate_plain(cfg, _read(federated))
+    for option in options or {}:
+        key = option.split('.')[0]
+        near = difflib.get_close_matches(key, cfg, n=1, cutoff=0.8)
+        if key not in cfg and near:
+            raise FedSegError(f'--cfg-options {option}: the config has no `{key}`, did you mean `{near[0]}`?')
     try:
-        cfg: Config = FormattedOnceConfig.of(Config.fromfile(path))
-        _drop_own_scope(cfg._cfg_dict)
-        if data:
-            data_cfg = Config.fromfile(find_config(data))
-            _drop_own_scope(data_cfg._cfg_dict)
-            replace_data(cfg, data_cfg)
-        if federated:
-            federate_plain(cfg, Config.fromfile(find_config(federated)))
-        for option in options or {}:
-            key = option.split('.')[0]
-            near = difflib.get_close_matches(key, cfg, n=1, cutoff=0.8)
-            if key not in cfg and near:
-                raise FedSegError(f'--cfg-options {option}: the config has no `{key}`, did you mean `{near[0]}`?')
-        try:
-            cfg.merge_from_dict(dict(options or {}))
-        except Exception as error:  # the config's own files were read well
-            texts = ' '.join(f'{key}={value}' for key, value in (options or {}).items())
-            raise FedSegError(f'--cfg-options {texts} do not fit the config {config}: {error}') from error
-    except FedSegError:
-        raise
-    except ImportError as error:
-        raise FedSegError(f'the config {config} imports what is not there ({error.__cause__ or error}): install it or, '
-                          'for a file of your own, name its folder in PYTHONPATH, as in PYTHONPATH=. python '
-                          'tools/fed_train.py CONFIG') from error
-    except Exception as error:  # a config is code and may raise anything; the file must be named
-        raise FedSegError(f'the config {config} cannot be read: {type(error).__name__}: {error}') from error
+        cfg.merge_from_dict(dict(options or {}))
+    except Exception as error:  # the config's own files were read well
+        texts = ' '.join(f'{key}={value}' for key, value in (options or {}).items())
+        raise FedSegError(f'--cfg-options {texts} do not fit the config {config}: {error}') from error
+    _check_shapes(cfg)
     drop_worker_options(cfg)
     if work_dir is not None:
         cfg.work_dir = work_dir
@@ -120,6 +111,30 @@ def load_config(config: str, options: Mapping | None = None, federated: str | No
         parts = [part for part in (config, data, federated) if part]
         cfg.work_dir = osp.join('work_dirs', '-'.join(osp.splitext(osp.basename(part))[0] for part in parts))
     return cfg
+
+
+def _read(name: str) -> Config:
+    path = find_config(name)
+    try:
+        return Config.fromfile(path)
+    except ImportError as error:
+        raise FedSegError(f'the config {name} imports what is not there ({error.__cause__ or error}): install it or, '
+                          'for a file of your own, name its folder in PYTHONPATH, as in PYTHONPATH=. python '
+                          'tools/fed_train.py CONFIG') from error
+    except Exception as error:  # a config is code and may raise anything; the file must be named
+        raise FedSegError(f'the config {name} cannot be read: {type(error).__name__}: {error}') from error
+
+
+def _check_shapes(cfg: Config) -> None:
+    """Refuse sections that are no dicts, and hooks that are no list of them."""
+    faults = Faults()
+    for name in ('env_cfg', 'default_hooks', 'randomness', 'log_processor', 'visualizer'):
+        if not isinstance(cfg.get(name), (dict, type(None))):
+            faults.add(f'{name} must be a dict, but is {cfg.get(name)!r}')
+    hooks = cfg.get('custom_hooks') or []
+    if not isinstance(hooks, (list, tuple)) or not all(isinstance(hook, dict) for hook in hooks):
+        faults.add(f'custom_hooks must be a list of dicts, but is {hooks!r}')
+    faults.report()
 
 
 def _drop_own_scope(value) -> None:

@@ -13,7 +13,7 @@ from fedseg_mm.datasets.labels import VOID
 from fedseg_mm.datasets.partition import ClientShard
 from fedseg_mm.datasets.transforms.mask_to_client import MaskToClient
 from fedseg_mm.datasets.transforms.remap_unannotated import RemapUnannotated
-from fedseg_mm.errors import FedSegError
+from fedseg_mm.errors import FedSegError, reason
 from fedseg_mm.seeding import derive_seed, derived_generator, seeded
 
 #: Options of a DataLoader that it takes only with worker processes.
@@ -96,7 +96,8 @@ class ClientDataset(Dataset):
         except FedSegError:
             raise
         except Exception as error:
-            raise FedSegError(f'the train pipeline fails on the image {info.get("img_path")}: {error!r}') from error
+            raise FedSegError(f'the train pipeline fails on the image {info.get("img_path")}: '
+                              f'{reason(error, typed=True)}') from error
         if sample is None:
             raise FedSegError(f'the train pipeline rejects the image {info.get("img_path")}')
         sample['data_samples'].set_metainfo(dict(annotated_classes=key.classes))
