@@ -1,9 +1,10 @@
 """The parts of a federation, put together."""
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmengine.dist import is_main_process
+from mmengine.dist import broadcast_object_list, is_main_process
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -101,6 +102,8 @@ class Federation:
         self._check_parts()
         self.seed = 0
         self._resumed: dict | None = None
+        #: Where noise is secret, who takes part is too: it is drawn anew in every process that trains.
+        self._cohort_seed: int | None = None
 
     @staticmethod
     def _make_processors(processors: Sequence[dict]) -> ProcessorPipeline:
@@ -119,6 +122,8 @@ class Federation:
         if algorithm.is_bound and (self.processors.processors or type_name(self._aggregator['type']) != 'WeightedMean'):
             raise FedSegError(f'{name} is a bound without a federation, in which no updates are sent: leave out '
                               'federated.aggregator and federated.processors')
+        if self.processors.privacy is not None:
+            self.processors.privacy.check(self)
         if self.processors.needs_equal_weights and any(
                 algorithm.update_weight(ClientUpdate(0, {}, images, 1, {})) != 1 for images in (1, 2)):
             raise FedSegError('federated.processors: noise protects a client only where every update counts alike, but '
@@ -164,6 +169,15 @@ class Federation:
         if is_main_process():
             self.partition.save(Path(runner.work_dir) / 'partition.json', self.summary.image_names,
                                 self.summary.class_names)
+        if (privacy := self.processors.privacy) is not None:
+            privacy.trained_names = lambda: self.algorithm.trained  # type: ignore[method-assign]
+            privacy.begin(self, rounds)
+            for sentence in privacy.sentences(rounds):
+                runner.logger.warning(sentence) if 'NO privacy' in sentence else runner.logger.info(sentence)
+            if not privacy.reproducible:
+                secret = [secrets.randbits(128)]
+                broadcast_object_list(secret)
+                self._cohort_seed = secret[0]
         self.backend.start(runner, self, rounds)
         if any(isinstance(module, _BatchNorm) for module in self.model.modules()):
             runner.logger.info(f'Batch normalisation: {self.algorithm.batch_norm.description}.')
@@ -192,7 +206,7 @@ class Federation:
 
     def cohort(self, round: int) -> list[int]:
         """The clients of a round, in the order in which they train."""
-        return self.sampler.cohort(self.seed, round)
+        return self.sampler.cohort(self.seed if self._cohort_seed is None else self._cohort_seed, round)
 
     # --- checkpoints --------------------------------------------------------
     def state_dict(self) -> dict:

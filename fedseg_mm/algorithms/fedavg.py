@@ -128,6 +128,11 @@ class FedAvg:
         return []
 
     @property
+    def sends_extras(self) -> bool:
+        """Whether a second quantity goes up beside the weights."""
+        return any(getattr(type(self), name) is not getattr(FedAvg, name) for name in ('receive', 'broadcast_extras'))
+
+    @property
     def remedy(self) -> str:
         """What may help where no update is finite, for the message."""
         return 'lower the learning rate or clip gradients (optim_wrapper.clip_grad)'
@@ -212,11 +217,18 @@ class FedAvg:
     def step(self, model: nn.Module) -> None:
         """Make the new global model of the updates received, and load it into ``model``."""
         received, total = self.weights, self.aggregator.total
-        mean = self.aggregator.result(reuse=self.shared_weights)
+        privacy = self.processors.privacy
+        if total or privacy is None:
+            mean = self.aggregator.result(reuse=self.shared_weights)
+        else:  # nobody came, which the noise hides
+            mean = {name: tensor.clone() for name, tensor in self.shared_weights.items()}
         if self.processors.processors:
             change = self.processors.at_server(self.change_of(mean, received), total, self.round)
             torch._foreach_copy_([mean[name] for name in change], torch._foreach_add(
                 [received[name] for name in change], list(change.values())))
+        if privacy is not None:
+            total = privacy.denominator  # not how many have come
+            mean.update((name, received[name].clone()) for name in mean.keys() - change.keys())
         if self.unshared:
             kept = {name: received[name] for name in self.unshared}
             mean = {**mean, **(self._unshared_mean.result(reuse=kept) if self._unshared_mean.total else kept)}

@@ -133,6 +133,12 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
             runner.logger.info(f'Round {self.started_at} is evaluated, as it was before the interruption.')
             self._evaluate()
         while self._epoch < self._max_epochs and not self.stop_training:
+            if (privacy := federation.processors.privacy) is not None and (reason := privacy.stops()):
+                runner.logger.info(f'Training ends after round {self._epoch}: {reason}.')
+                runner.train_loop.stop_training = True
+                if self._epoch > self.started_at and runner.val_loop is not None and not self.evaluates(self._epoch):
+                    self._evaluate()
+                break
             if self.stop.received is not None:  # since the last client or evaluated image
                 self._save_finished_rounds()
                 self.stop.check()
@@ -156,7 +162,7 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
         cohort = federation.cohort(round)
         broadcast = algorithm.broadcast(round, hyperparameters(runner.optim_wrapper))
         self.round_log = RoundLog(round, cohort, broadcast, federation.client_name, not algorithm.pools_clients,
-                                  len(federation.shards))
+                                  len(federation.shards), federation.processors.privacy is not None)
         runner.call_hook('before_round', cohort=cohort, broadcast=broadcast)
         algorithm.begin_round(round)
         try:
@@ -168,8 +174,10 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
         algorithm.all_reduce()
         self.round_log.note_processors(algorithm.processors.metrics())
         self.round_log.all_reduce()
-        if self.round_log.used:
+        privacy = algorithm.processors.privacy
+        if self.round_log.used or privacy is not None:
             algorithm.step(federation.model)
+            self.round_log.privacy = None if privacy is None else privacy.spent
             if algorithm.batch_norm.recalibrates:
                 backend.recalibrate(round, cohort)
                 algorithm.adopt(federation.model)

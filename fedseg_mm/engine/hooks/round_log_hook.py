@@ -46,6 +46,8 @@ class RoundLogHook(Hook):
             runner.visualizer.add_scalars({f'IoU/{name}': value for name, value in figures.items()}, step=runner.epoch)
 
     def after_client(self, runner, update) -> None:
+        if runner.train_loop.round_log.private:  # a client that fails would be named
+            return
         client = runner.train_loop.federation.client_name(update.client)
         if isinstance(update, ClientFailure):
             runner.logger.warning(f'Round {runner.epoch + 1}: client {client} is left out: {update.reason}')
