@@ -61,6 +61,10 @@ class Federation:
             its client, and to the combined one, in order. Defaults to
             nothing.
         backend (dict): Where clients train. Defaults to ``LocalBackend``.
+        min_clients (int): Updates that a round needs; with fewer good ones,
+            the global model stays as it was. Defaults to 1.
+        max_failed_rounds (int): Rounds in a row with too few updates, at
+            which the training ends with an error. Defaults to 1: the first.
 
     Raises:
         FedSegError: A type, key or value cannot be used; names it.
@@ -75,15 +79,27 @@ class Federation:
 
     def __init__(self, partitioner: dict | str, clients_per_round: int, local_epochs: int = 1,
                  algorithm: dict | None = None, sampler: dict | None = None, aggregator: dict | None = None,
-                 processors: Sequence[dict] = (), backend: dict | None = None) -> None:
+                 processors: Sequence[dict] = (), backend: dict | None = None, min_clients: int = 1,
+                 max_failed_rounds: int = 1) -> None:
         self.clients_per_round = clients_per_round
         self.local_epochs = local_epochs
+        self.min_clients = min_clients
+        self.max_failed_rounds = max_failed_rounds
+        #: Rounds in a row, up to the last one, of which the global model took nothing.
+        self.failed_rounds = 0
         self._aggregator = aggregator or dict(type='WeightedMean')
         faults = Faults()
         with faults:
             check_positive('federated.clients_per_round', clients_per_round)
         with faults:
             check_positive('federated.local_epochs', local_epochs)
+        with faults:
+            check_positive('federated.min_clients', min_clients)
+            if isinstance(clients_per_round, int) and min_clients > clients_per_round:
+                raise FedSegError(f'federated.min_clients={min_clients} is more than the {clients_per_round} clients '
+                                  'of a round: lower it or raise federated.clients_per_round')
+        with faults:
+            check_positive('federated.max_failed_rounds', max_failed_rounds)
         with faults:
             self.partitioner = build_partitioner(partitioner)
         with faults:
@@ -165,6 +181,7 @@ class Federation:
         if self._resumed is not None:
             self.algorithm.load_state_dict(self._resumed['algorithm'])
             self.processors.load_state_dict(self._resumed.get('processors', {}))
+            self.failed_rounds = self._resumed.get('failed_rounds', 0)
             self.backend.load_state_dict(self._resumed)
         if is_main_process():
             self.partition.save(Path(runner.work_dir) / 'partition.json', self.summary.image_names,
@@ -211,8 +228,8 @@ class Federation:
     # --- checkpoints --------------------------------------------------------
     def state_dict(self) -> dict:
         """What a checkpoint holds beside the global model."""
-        return dict(partition=self.partition.hash, algorithm=self.algorithm.state_dict(),
-                    processors=self.processors.state_dict(),
+        return dict(partition=self.partition.hash, failed_rounds=self.failed_rounds,
+                    algorithm=self.algorithm.state_dict(), processors=self.processors.state_dict(),
                     type=type(self.algorithm).__name__, batch_norm=self.algorithm.batch_norm.description,
                     **self.backend.state_dict())
 

@@ -76,6 +76,11 @@ class Aggregator(ABC):
             ValueError: Nothing was added.
         """
 
+    def discard(self) -> None:
+        """Forget what was added, of a round that comes to nothing."""
+        if self.total:
+            self.result()
+
     @staticmethod
     def check_weight(weight: float) -> None:
         if not weight > 0:

@@ -153,6 +153,9 @@ class CohortAggregator(Aggregator):
             part = slice(start, min(start + step, size))
             yield part, torch.stack([update[dtype][part] for update in self._updates])
 
+    def discard(self) -> None:
+        self._clear()
+
     @torch.no_grad()
     def result(self, reuse: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         if not self._updates:

@@ -91,6 +91,9 @@ class WeightedMean(Aggregator):
             torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors)])
         self.total = everywhere
 
+    def discard(self) -> None:
+        self.total = 0.0  # the first update of the next round is copied over what the mean holds
+
     def result(self, reuse: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         if self.total == 0:
             raise ValueError('there is no mean of no update')

@@ -204,6 +204,11 @@ class FedAvg:
         if update.unshared:
             self._unshared_mean.add(update.unshared, weight)
 
+    def discard_round(self) -> None:
+        """Forget the updates of a round that comes to nothing."""
+        self.aggregator.discard()
+        self._unshared_mean.discard()
+
     def update_weight(self, update: ClientUpdate) -> float:
         """The update's weight in the mean: :math:`n_k`, or 1 with equal weighting."""
         return update.num_images if self.weighting == 'images' else 1.0

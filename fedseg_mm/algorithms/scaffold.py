@@ -80,6 +80,10 @@ class SCAFFOLD(FedAvg):
         super().receive(update)
         self.change.add(update.extras, 1.0)
 
+    def discard_round(self) -> None:
+        super().discard_round()
+        self.change.discard()
+
     def begin_round(self, round: int) -> None:
         super().begin_round(round)
         self.change.begin(None)

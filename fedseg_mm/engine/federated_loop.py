@@ -175,17 +175,15 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
         self.round_log.note_processors(algorithm.processors.metrics())
         self.round_log.all_reduce()
         privacy = algorithm.processors.privacy
-        if self.round_log.used or privacy is not None:
+        if len(self.round_log.used) >= federation.min_clients or privacy is not None:
             algorithm.step(federation.model)
+            federation.failed_rounds = 0
             self.round_log.privacy = None if privacy is None else privacy.spent
             if algorithm.batch_norm.recalibrates:
                 backend.recalibrate(round, cohort)
                 algorithm.adopt(federation.model)
         elif cohort:
-            self._save_finished_rounds(FedSegError())
-            names = ', '.join(map(federation.client_name, cohort))
-            raise FedSegError(f'round {round + 1}: no client of the cohort {names} sent a finite update; '
-                              f'{algorithm.remedy}; {self._what_is_saved()}')
+            self._keep_model(cohort)
         runner.call_hook('after_round')
         runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=None, outputs=self.round_log.scalars())
         self._iter += 1
@@ -201,6 +199,26 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
             del update  # its tensors are the model's, which the next client overwrites
             if len(self.round_log.clients) < len(cohort):  # after the last one, the round is as good as finished
                 self.stop.check()
+
+    def _keep_model(self, cohort: list[int]) -> None:
+        """The global model stays as it was before a round in which too few clients have sent an update.
+
+        Raises:
+            FedSegError: There were too many such rounds in a row.
+        """
+        federation, round, good = self.federation, self._epoch + 1, len(self.round_log.used)
+        federation.failed_rounds += 1
+        names = ', '.join(map(federation.client_name, cohort))
+        sent = f'{good or "no"} client{"" if good < 2 else "s"} of the cohort {names} sent a finite update'
+        if federation.min_clients > 1:
+            sent += f', and federated.min_clients is {federation.min_clients}'
+        if federation.failed_rounds >= federation.max_failed_rounds:
+            self._save_finished_rounds(FedSegError())
+            times = f', {federation.failed_rounds} rounds in a row' if federation.failed_rounds > 1 else ''
+            raise FedSegError(f'round {round}: {sent}{times}; {federation.algorithm.remedy}; {self._what_is_saved()}')
+        self.runner.logger.warning(f'Round {round}: {sent}: the global model stays as it was.')
+        federation.algorithm.discard_round()
+        load_weights(federation.model, federation.algorithm.weights)
 
     def _evaluate(self) -> None:
         try:

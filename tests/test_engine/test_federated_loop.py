@@ -1,5 +1,6 @@
 """Whole federated runs of a small stock model on small real files."""
 import json
+import re
 
 import cv2
 import pytest
@@ -318,6 +319,44 @@ def test_round_without_a_finite_update_stops_and_loses_nothing(tiny_data, tmp_pa
         train(tiny_config(tiny_data, tmp_path, resume=True), Spoil(3))
     resumed = train(tiny_config(tiny_data, tmp_path, resume=True))
     assert resumed.epoch == 3
+
+
+class SpoilRounds(Spoil):
+    """Makes the first two clients of some rounds send NaN."""
+
+    def __init__(self, *rounds):
+        super().__init__(2)
+        self.rounds = rounds
+
+    def before_round(self, runner, cohort, broadcast):
+        self.left = 2 if runner.epoch + 1 in self.rounds else 0
+
+
+@pytest.mark.parametrize('algorithm', [
+    dict(type='FedAvg'), dict(type='SCAFFOLD', batch_norm='local'), dict(type='FedAdam')])
+def test_a_round_with_too_few_updates_changes_nothing(tiny_data, tmp_path, algorithm):
+    """One of three is not enough; what it sent is forgotten: a fresh process goes on from there to the same bits."""
+    changes = {'federated.min_clients': 2, 'federated.max_failed_rounds': 2, 'federated.algorithm': algorithm,
+               'train_cfg.max_rounds': 3, 'train_cfg.val_interval': 9}
+    train(tiny_config(tiny_data, tmp_path / 'whole', **changes), SpoilRounds(2))
+    first, second, third = (weights_of(tmp_path / 'whole' / f'round_{number}.pth') for number in (1, 2, 3))
+    assert_same_bits(first, second)
+    assert any(not torch.equal(second[name], third[name]) for name in second)
+    log = next((tmp_path / 'whole').glob('*/*.log')).read_text()
+    assert re.search(r'Round 2: 1 client of the cohort \d, \d, \d sent a finite update, and federated.min_clients is '
+                     '2: the global model stays as it was', log)
+    train(tiny_config(tiny_data, tmp_path / 'part', **{**changes, 'train_cfg.max_rounds': 2}), SpoilRounds(2))
+    train(tiny_config(tiny_data, tmp_path / 'part', resume=True, **changes))
+    assert_same_bits(third, weights_of(tmp_path / 'part' / 'round_3.pth'))
+
+
+def test_too_many_such_rounds_in_a_row_end_the_run(tiny_data, tmp_path):
+    changes = {'federated.min_clients': 3, 'federated.max_failed_rounds': 2, 'train_cfg.max_rounds': 5,
+               'train_cfg.val_interval': 9}
+    with pytest.raises(FedSegError, match=r'round 4: 1 client of the cohort .*min_clients is 3, 2 rounds in a row; '):
+        train(tiny_config(tiny_data, tmp_path, **changes), SpoilRounds(1, 3, 4))
+    with pytest.raises(FedSegError, match=r'federated.min_clients=4 is more than the 3 clients of a round'):
+        train(tiny_config(tiny_data, tmp_path / 'refused', **{'federated.min_clients': 4}))
 
 
 def test_a_method_in_a_users_own_file(tiny_data, tmp_path):
