@@ -95,7 +95,7 @@ class Federation:
             check_positive('federated.local_epochs', local_epochs)
         with faults:
             check_positive('federated.min_clients', min_clients)
-            if isinstance(clients_per_round, int) and min_clients > clients_per_round:
+            if isinstance(clients_per_round, int) and 0 < clients_per_round < min_clients:
                 raise FedSegError(f'federated.min_clients={min_clients} is more than the {clients_per_round} clients '
                                   'of a round: lower it or raise federated.clients_per_round')
         with faults:
