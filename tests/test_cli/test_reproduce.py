@@ -415,7 +415,9 @@ def test_the_readmes_figures_are_those_that_are_kept():
     """From ImageNet weights, all seeds, both splits: mIoU / pixel accuracy."""
     readme = (ROOT / 'README.md').read_text()
     for row, title in (('CE', 'FedAvg with plain cross-entropy'), ('BackCE', 'FedAvg with BackCE'),
-                       ('BackCE-balanced', 'FedAvg with BackCE that balances classes (`balance_power=0.5`)')):
+                       ('FedSeg', 'FedSeg (BackCE and pixel contrast)'),
+                       ('BackCE-balanced', 'FedAvg with BackCE that balances classes (`balance_power=0.5`)'),
+                       ('FedSeg-balanced', 'FedSeg with BackCE that balances classes')):
         results = RowResults(ROOT / 'results' / 'cpu-pretrained' / f'{row}.json').read()
         figures = [cell([one for one in results if one['split'] == split and not one['options']])
                    for split in ('noniid1', 'noniid2')]
