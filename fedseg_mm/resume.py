@@ -35,7 +35,8 @@ class CheckpointFile:
     Args:
         path (Path): The file.
         rounds (int): Rounds that it has behind it.
-        written (str): When it was written; later is greater.
+        written (tuple[str, int]): When it was written, to the second and, if
+            known, to the nanosecond; later is greater.
         clients (Mapping[int, int]): Rounds behind the state of every client
             that had one. Defaults to none.
         folder (str): The folder of these states, in the work dir. Defaults
@@ -50,7 +51,7 @@ class CheckpointFile:
     """
     path: Path
     rounds: int
-    written: str
+    written: tuple[str, int]
     clients: Mapping[int, int] = field(default_factory=dict)
     folder: str = 'clients'
     seed: int | None = None
@@ -83,8 +84,10 @@ def read_checkpoint(path: str | Path) -> CheckpointFile:
     meta, federated = meta if isinstance(meta, dict) else {}, federated if isinstance(federated, dict) else {}
     rounds = meta.get('epoch', 0)
     schedules, clients = content.get('param_schedulers'), federated.get('clients')
+    nanoseconds = federated.get('written')
+    written = (str(meta.get('time', '')), nanoseconds if isinstance(nanoseconds, int) else 0)
     return CheckpointFile(
-        Path(path), rounds if isinstance(rounds, int) else 0, str(meta.get('time', '')),
+        Path(path), rounds if isinstance(rounds, int) else 0, written,
         clients if isinstance(clients, dict) else {}, clients_folder(federated), meta.get('seed'),
         federated.get('settings'), tuple(schedules) if isinstance(schedules, list) else (), 'optimizer' in content)
 

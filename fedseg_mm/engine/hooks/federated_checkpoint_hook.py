@@ -1,4 +1,5 @@
 """What a federated run adds to MMEngine's checkpoints, and takes from them."""
+import time
 from typing import TYPE_CHECKING
 
 from mmengine.hooks import Hook
@@ -26,7 +27,8 @@ class FederatedCheckpointHook(Hook):
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Add the federation's state, and leave nothing that needs code to load."""
-        checkpoint['federated'] = dict(self.federation.state_dict(), settings=self.settings)
+        # the meta's own time is in seconds, in which a small run writes several
+        checkpoint['federated'] = dict(self.federation.state_dict(), settings=self.settings, written=time.time_ns())
         # a few numbers, without which a schedule cannot go on: whatever save_optimizer and save_param_scheduler say
         checkpoint.setdefault('optimizer', runner.optim_wrapper.state_dict())
         if isinstance(runner.param_schedulers, list):
