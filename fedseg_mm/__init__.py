@@ -1,7 +1,12 @@
 """Federated semantic segmentation for MMSegmentation."""
-from . import compat  # noqa: F401  first: mmseg cannot be imported on today's stack without it
-from . import aggregators, algorithms, datasets, engine, models, processors, samplers  # noqa: F401  registers everything
+from .console import asks_for_help
 from .errors import FedSegError
 from .version import __version__
+
+if not asks_for_help():
+    # first: mmseg cannot be imported on today's stack without it
+    from . import compat  # noqa: F401
+    # registers everything
+    from . import aggregators, algorithms, datasets, engine, models, processors, samplers  # noqa: F401
 
 __all__ = ['FedSegError', '__version__']

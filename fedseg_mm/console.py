@@ -1,8 +1,23 @@
-"""The names of commands and configs, as the user has them."""
+"""The names of commands and configs, as the user has them; imports nothing that takes time."""
 import re
 import sys
 from pathlib import Path
 
+#: Commands, their files in a checkout, and what they do.
+COMMANDS = {
+    'train': ('tools/fed_train.py', 'train a segmentor with federated learning'),
+    'test': ('tools/test.py', 'evaluate a checkpoint'),
+    'init': ('tools/fed_init.py', 'look at a folder of images and masks, and write the config that trains on it'),
+    'report': ('tools/fed_report.py', 'write a page with curves, classes and clients of runs'),
+    'partition': ('tools/fed_partition.py', 'show which client holds and annotates what'),
+    'gradients': ('tools/fed_gradients.py', "compare the gradients of a method's loss terms with those of all labels"),
+    'publish': ('tools/fed_publish.py', "write a checkpoint's segmentor as MMSegmentation's model zoo does"),
+    'demo': ('tools/demo.py', 'train the embedded federation with and without BackCE, and compare'),
+    'prepare_camvid': ('tools/prepare_camvid.py', "bring the public download of CamVid into MMSegmentation's layout"),
+}
+#: What --cfg-options takes.
+CFG_OPTIONS_HELP = ('override settings of the config, as key=value pairs; nested keys are joined by dots, lists are '
+                    'written key="[a,b]" or key=a,b')
 #: A tool's path in a text, unless it is MMSegmentation's own.
 _TOOL = r'(?<!own )tools/(?:fed_)?(\w+)\.py'
 
@@ -12,9 +27,20 @@ def command() -> str | None:
     called = Path(sys.argv[0])
     if called.name == 'fedseg_mm':
         return 'fedseg_mm'
-    if called.parts[-2:] == ('fedseg_mm', '__main__.py'):
+    # sys.argv[0] is -m until Python has found the module
+    if called.parts[-2:] == ('fedseg_mm', '__main__.py') or (
+            called.name == '-m' and sys.orig_argv[-len(sys.argv)] == 'fedseg_mm'):
         return 'python -m fedseg_mm'
     return None
+
+
+def asks_for_help() -> bool:
+    """Whether one of the package's own commands is asked what it takes: the answer needs no torch."""
+    words = sys.argv[1:]
+    asked = not {'-h', '--help'}.isdisjoint(words)
+    if command():
+        return asked or not words or words[0] == '--version'
+    return asked and any(Path(tool).parts == Path(sys.argv[0]).absolute().parts[-2:] for tool, _ in COMMANDS.values())
 
 
 def as_called(text: str) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 
-from fedseg_mm.cli.common import CfgOptions, one_sentence_errors
+from fedseg_mm.cli.arguments import CfgOptions
+from fedseg_mm.cli.common import one_sentence_errors
 from fedseg_mm.cli.parser import ToolParser
-from fedseg_mm.config import CFG_OPTIONS_HELP, check_data_folders
-from fedseg_mm.console import as_called
+from fedseg_mm.config import check_data_folders
+from fedseg_mm.console import CFG_OPTIONS_HELP, as_called
 from fedseg_mm.errors import FedSegError
 from reproduction import (
     PROTOCOLS,

@@ -2,9 +2,9 @@
 import sys
 
 try:
-    from fedseg_mm.cli.train import main
+    from fedseg_mm.cli.commands import run_command
 except ImportError as error:
     sys.exit(f'fed_train: {error}; see README.md, or: pip install -e ".[lite]" -c requirements/tested.txt')
 
 if __name__ == '__main__':
-    main()
+    run_command('train')

@@ -17,20 +17,9 @@ from mmengine.config import Config
 from mmengine.dist import barrier
 from mmengine.registry import Registry
 
-from fedseg_mm.config import CFG_OPTIONS_HELP, load_config, parse_options
+from fedseg_mm.config import load_config
 from fedseg_mm.console import as_called
 from fedseg_mm.errors import FedSegError, reason
-
-
-class CfgOptions(argparse.Action):
-    """Reads ``--cfg-options`` as MMEngine does, with a sentence where MMEngine has a traceback."""
-
-    def __call__(self, parser, namespace, values, option_string=None) -> None:
-        try:
-            options = parse_options(values)
-        except FedSegError as error:
-            parser.error(str(error))
-        setattr(namespace, self.dest, {**(getattr(namespace, self.dest, None) or {}), **options})
 
 
 def config_of(args: argparse.Namespace) -> Config:
@@ -134,15 +123,6 @@ def _what_could_not_be_built(error: Exception) -> str | None:
     return f'{built.__name__} cannot be built as the config says: {reason(error)}'
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """MMSegmentation's arguments that training and testing share."""
-    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
-                        help='how processes were launched (default: none, one process)')
-    # torch.distributed.launch passes it
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-
-
 def refuse_initial_model(checkpoint: dict, path: str) -> None:
     """Refuse what LocalOnly saves: a model that nobody has trained.
 
@@ -152,22 +132,6 @@ def refuse_initial_model(checkpoint: dict, path: str) -> None:
     if (checkpoint.get('federated') or {}).get('type') == 'LocalOnly':
         raise FedSegError(f'the checkpoint {path} of LocalOnly holds the initial model, because every client has a '
                           "model of its own: the clients' figures are in vis_data/clients.json of the training")
-
-
-def add_data_argument(parser: argparse.ArgumentParser) -> None:
-    """The argument that puts other data into a config."""
-    parser.add_argument('--data', metavar='FILE',
-                        help='train and evaluate any config on other data: a config file with `train_dataloader`, '
-                        '`val_dataloader` and the like, e.g. configs/_base_/datasets/camvid_512x512.py, which replace '
-                        "those of the config; the heads' num_classes follow the data; goes with --federated too")
-
-
-def add_federated_argument(parser: argparse.ArgumentParser) -> None:
-    """The argument that federates a plain config."""
-    parser.add_argument('--federated', metavar='FILE',
-                        help='federate a plain MMSegmentation config: a config file with `federated`, `train_cfg` and, '
-                        'if cross-entropy is to be replaced, `head_loss`, e.g. '
-                        'configs/_base_/federated/fedseg_noniid1.py; what it changes is said in the log')
 
 
 @contextmanager

@@ -1,5 +1,4 @@
 """The demo: what FedSeg's BackCE does, on the embedded data set, in minutes on a CPU."""
-import argparse
 import json
 import os
 import sys
@@ -15,8 +14,8 @@ from mmseg.registry import DATASETS
 from prettytable import PrettyTable
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fedseg_mm.cli import arguments
 from fedseg_mm.cli.common import one_sentence_errors
-from fedseg_mm.cli.parser import ToolParser
 from fedseg_mm.config import find_config, short_path, tool
 from fedseg_mm.console import as_called
 from fedseg_mm.datasets import StreetScenesDataset
@@ -26,23 +25,10 @@ from fedseg_mm.report import RunRecord, write_report
 from fedseg_mm.tool_process import ToolProcess
 from fedseg_mm.visualization import draw_comparison
 
-EPILOG = """\
-20 clients hold 15 drawn street scenes each and annotate one class of ten: every other pixel of theirs is unannotated.
-The same federation is trained twice, side by side and at identical settings: with plain cross-entropy on what is
-annotated, and with BackCE, which knows that an unannotated pixel is one of the other classes. The scenes are drawn in
-memory; nothing is downloaded. The configs are configs/fedavg/upernet_streetscenes_noniid1_{ce,backce}.py."""
-
 ROWS = {'ce': 'plain cross-entropy', 'backce': 'BackCE'}
 CONFIG = 'fedseg_mm::fedavg/upernet_streetscenes_noniid1_{row}.py'
 #: Evaluated scenes that the picture shows.
 SHOWN = (3, 0, 16, 23)
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = ToolParser('demo', 'Train the embedded federation with and without BackCE, and compare.', EPILOG)
-    parser.add_argument('--work-dir', default='work_dirs/demo', help='where all files go (default: work_dirs/demo)')
-    parser.add_argument('--rounds', type=int, help="rounds to train (default: those of the configs)")
-    return parser.parse_args(argv)
 
 
 @dataclass
@@ -156,7 +142,7 @@ def curve(folder: Path) -> list[tuple[int, float]]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse_args(argv)
+    args = arguments.demo(argv)
     with one_sentence_errors('demo'):
         if args.rounds is not None and args.rounds < 1:
             raise FedSegError(f'--rounds must be at least 1, but is {args.rounds}')

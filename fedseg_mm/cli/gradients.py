@@ -10,52 +10,20 @@ from mmengine.utils import ProgressBar
 from prettytable import PrettyTable
 from torch import Tensor
 
+from fedseg_mm.cli import arguments
 from fedseg_mm.cli.common import (
-    CfgOptions,
-    add_data_argument,
-    add_federated_argument,
     config_of,
     one_sentence_errors,
 )
-from fedseg_mm.cli.parser import ToolParser
 from fedseg_mm.cli.test import check_checkpoint
 from fedseg_mm.compat import load_weights_only
-from fedseg_mm.config import CFG_OPTIONS_HELP, check_data_folders, federate
+from fedseg_mm.config import check_data_folders, federate
 from fedseg_mm.engine.client_state_store import ClientStateStore
 from fedseg_mm.engine.gradient_comparison import ALL_LABELS, ClientGradients, GradientComparison, cosine
 from fedseg_mm.engine.local_trainer import LocalTrainer
 from fedseg_mm.engine.tool_runner import ToolRunner
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.resume import clients_folder
-
-EPILOG = """\
-examples:
-  FedSeg's terms     python tools/fed_gradients.py configs/fedseg/upernet_camvid160x120_noniid1.py \\
-                         work_dirs/upernet_camvid160x120_noniid1/round_60.pth
-  client by client   python tools/fed_gradients.py CONFIG CHECKPOINT --clients
-
-Every client computes the gradients of its first batches in the checkpoint's next round, and takes no step. They are
-taken with respect to the weights that make the classifier's input, or what FedSeg contrasts if that is earlier: all
-terms of all methods reach these. "All labels" is the gradient of the model's own losses if the client's other pixels
-were annotated too: what a term should be like. A cosine of 1 means the same direction, 0 unrelated, and negative
-opposed. A term whose gradient is many times as long as the others' decides alone: choose its weight accordingly."""
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = ToolParser(
-        'fed_gradients', "Compare the gradients of a method's loss terms, client by client, with "
-        'those of all labels.', EPILOG)
-    parser.add_argument('config', help='config file with a `federated` section')
-    parser.add_argument('checkpoint', help='checkpoint file of its training, e.g. work_dirs/CONFIG/round_60.pth; what '
-                        'clients keep is read from the folder beside it')
-    parser.add_argument('--batches', type=int, default=5, help='batches per client at most (default: 5)')
-    parser.add_argument('--clients', action='store_true', help='print a line for every client too')
-    add_federated_argument(parser)
-    add_data_argument(parser)
-    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
-    args = parser.parse_args(argv)
-    args.work_dir = None
-    return args
 
 
 def make_trainer(args: argparse.Namespace, work_dir: str) -> tuple[LocalTrainer, tuple[str, ...], int]:
@@ -139,7 +107,7 @@ def compare(args: argparse.Namespace, work_dir: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse_args(argv)
+    args = arguments.gradients(argv)
     with one_sentence_errors('fed_gradients'), tempfile.TemporaryDirectory() as work_dir:
         if args.batches < 1:
             raise FedSegError(f'--batches must be at least 1, but is {args.batches}')

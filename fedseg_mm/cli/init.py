@@ -1,42 +1,17 @@
 """A config for a folder of images and masks."""
-import argparse
 from pathlib import Path
 
+from fedseg_mm.cli import arguments
 from fedseg_mm.cli.common import one_sentence_errors
-from fedseg_mm.cli.parser import ToolParser
-from fedseg_mm.config.look_at_folder import MODELS, config_for, evaluated, look_at_folder
+from fedseg_mm.config.look_at_folder import config_for, evaluated, look_at_folder
 from fedseg_mm.console import as_called
 from fedseg_mm.datasets.labels import VOID
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.files import atomic_write
 
-EPILOG = """\
-examples:
-  look and write     python tools/fed_init.py data/mine
-  name the classes   python tools/fed_init.py data/mine --classes road car tree sky person
-  for a GPU          python tools/fed_init.py data/mine --model deeplabv3 --out my_config.py
-
-The folder holds images in images/ and masks in masks/ (or img_dir and ann_dir, JPEGImages and SegmentationClass, …),
-both with train/ and val/ below or without; then every fifth image is kept for evaluation, by lists beside the config. A
-mask has the name of its image, with another ending such as .png or _mask.png, one class index per pixel, and 255 for
-void. Nothing in the folder is changed."""
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = ToolParser('fed_init', 'Look at a folder of images and masks, and write the config that trains on it.',
-                        EPILOG)
-    parser.add_argument('folder', type=Path, help='folder with images and masks')
-    parser.add_argument('--out', type=Path, help='the config to write (default: NAME_OF_FOLDER.py)')
-    parser.add_argument('--classes', nargs='+', metavar='NAME',
-                        help='names of the classes, in the order of their label values (default: numbers)')
-    parser.add_argument('--clients', type=int, metavar='N', help='clients to simulate (default: 10, or one per class)')
-    parser.add_argument('--model', choices=list(MODELS), default='small', help='; '.join(
-        f'{name}: {what}' for name, (_, what) in MODELS.items()) + ' (default: small)')
-    return parser.parse_args(argv)
-
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse_args(argv)
+    args = arguments.init(argv)
     with one_sentence_errors('fed_init'):
         out = args.out or Path(f'{args.folder.resolve().name}.py')
         if out.suffix != '.py':

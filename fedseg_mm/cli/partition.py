@@ -1,55 +1,24 @@
 """Who holds what, before anything is trained."""
-import argparse
 from pathlib import Path
 
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
+from fedseg_mm.cli import arguments
 from fedseg_mm.cli.common import (
-    CfgOptions,
-    add_data_argument,
-    add_federated_argument,
     config_of,
     one_sentence_errors,
 )
-from fedseg_mm.cli.parser import ToolParser
-from fedseg_mm.config import CFG_OPTIONS_HELP, check_data_folders, federated_section
+from fedseg_mm.config import check_data_folders, federated_section
 from fedseg_mm.datasets import partition_dataset
 from fedseg_mm.engine.federated_loop import build_federation
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.validation import check_positive
 from fedseg_mm.visualization import draw_client_views, draw_partition
 
-EPILOG = """\
-examples:
-  look               python tools/fed_partition.py configs/fedavg/upernet_streetscenes_noniid1_backce.py
-  another split      python tools/fed_partition.py CONFIG --cfg-options federated.partitioner.classes_per_client=2
-  what clients see   python tools/fed_partition.py CONFIG --show 2
-  train on it        python tools/fed_train.py CONFIG --cfg-options \\
-                         federated.partitioner=work_dirs/CONFIG/partition.json
-
-Written into the work dir: partition.json, the manifest, which names each client's images and annotated classes; a
-config's federated.partitioner takes its path, here or on another machine with the same data set, and it may be
-written by hand. partition.png, the picture of clients and classes. With --show, clients.png: images of each client and
-their labels as the client is given them, unannotated pixels hatched."""
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = ToolParser(
-        'fed_partition', 'Show which client holds and annotates what, before anything is trained.', EPILOG)
-    parser.add_argument('config', help='config file with a `federated` section')
-    parser.add_argument('--work-dir', help='where partition.json and partition.png go (default: '
-                        'work_dirs/CONFIG_NAME)')
-    parser.add_argument('--show', nargs='?', const=2, type=int, metavar='N',
-                        help='draw N images (default: 2) of each client too, with the labels that it is given')
-    add_federated_argument(parser)
-    add_data_argument(parser)
-    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
-    return parser.parse_args(argv)
-
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse_args(argv)
+    args = arguments.partition(argv)
     with one_sentence_errors('fed_partition'):
         if args.show is not None:
             check_positive('--show', args.show)

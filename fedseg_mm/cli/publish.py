@@ -1,5 +1,4 @@
 """A checkpoint of a training becomes one for MMSegmentation's model zoo."""
-import argparse
 import hashlib
 import io
 import shlex
@@ -12,36 +11,15 @@ import torch
 from torch import Tensor
 
 from fedseg_mm import __version__
+from fedseg_mm.cli import arguments
 from fedseg_mm.cli.common import one_sentence_errors, refuse_initial_model
-from fedseg_mm.cli.parser import ToolParser
 from fedseg_mm.compat import load_weights_only, to_plain
 from fedseg_mm.console import as_called
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.files import atomic_write
 
-EPILOG = """\
-examples:
-  beside it           python tools/fed_publish.py work_dirs/CONFIG/round_70.pth
-  into a folder       python tools/fed_publish.py work_dirs/CONFIG/round_70.pth --out published
-  by another name     python tools/fed_publish.py work_dirs/CONFIG/round_70.pth --out published/fedseg_camvid.pth
-
-Written is round_70-HASH.pth, with the first 8 digits of the file's SHA-256, as in MMSegmentation's model zoo. It holds
-the segmentor's weights, the names and colours of the classes, and versions. It does not hold what a training needs and
-others should not get: the optimizer, logs, the config with its paths, the partition, the method's own state and parts
-of the model, such as FedSeg's projection head. MMSegInferencer, mmseg.apis.init_model, tools/test.py and load_from take
-it, with fedseg_mm or without; it loads with torch.load(weights_only=True)."""
-
 #: What methods add to the model for training only.
 TRAINING_ONLY = ('projection_head.', )
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = ToolParser('fed_publish', "Write a checkpoint's segmentor as a plain MMSegmentation checkpoint.", EPILOG)
-    parser.add_argument('checkpoint', type=Path, help='checkpoint file, e.g. work_dirs/CONFIG/round_70.pth')
-    parser.add_argument('--out', type=Path, metavar='FOLDER_OR_FILE',
-                        help='folder, or file name ending in .pth to which the hash is added (default: those of '
-                        'the checkpoint)')
-    return parser.parse_args(argv)
 
 
 def segmentor_weights(checkpoint: dict, source: Path) -> OrderedDict[str, Tensor]:
@@ -154,7 +132,7 @@ def inference_command(config: str, weights: Path) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse_args(argv)
+    args = arguments.publish(argv)
     with one_sentence_errors('fed_publish'):
         path = publish(args.checkpoint, args.out)
         configs = list(args.checkpoint.parent.glob('*.py'))  # a training leaves its config there

@@ -12,42 +12,17 @@ from mmseg.registry import METRICS
 from torch import nn
 
 from fedseg_mm.checks import check_evaluation
+from fedseg_mm.cli import arguments
 from fedseg_mm.cli.common import (
-    add_common_arguments,
-    add_data_argument,
     config_of,
     joined_processes,
     one_sentence_errors,
     refuse_initial_model,
 )
-from fedseg_mm.cli.parser import ToolParser
 from fedseg_mm.config import check_data_folders, evaluator_dicts
 from fedseg_mm.engine.tool_runner import ToolRunner
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.registry import constructor_parameters, registered
-
-EPILOG = """\
-examples:
-  mIoU              python tools/test.py CONFIG work_dirs/CONFIG/round_70.pth
-  painted images    python tools/test.py CONFIG CHECKPOINT --show-dir painted
-  label maps        python tools/test.py CONFIG CHECKPOINT --out predictions
-
-MMSegmentation's own tools/test.py gives the same figures."""
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = ToolParser('test', 'Evaluate a segmentor on the config\'s test images.', EPILOG)
-    parser.add_argument('config', help='config file of the training')
-    parser.add_argument('checkpoint', help='checkpoint file, e.g. work_dirs/CONFIG/round_70.pth')
-    parser.add_argument('--work-dir', help='where the figures are written as JSON (default: work_dirs/CONFIG_NAME)')
-    parser.add_argument('--out', help='folder for the predicted label maps, as PNG')
-    parser.add_argument('--show', action='store_true', help='show painted predictions in a window')
-    parser.add_argument('--show-dir', help='folder for painted predictions, of all test images')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds for which --show shows an image')
-    parser.add_argument('--tta', action='store_true', help="test time augmentation, by the config's tta_pipeline")
-    add_data_argument(parser)
-    add_common_arguments(parser)
-    return parser.parse_args(argv)
 
 
 def paint_predictions(cfg: Config, args: argparse.Namespace) -> None:
@@ -124,7 +99,7 @@ def check_checkpoint(model: nn.Module, checkpoint: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse_args(argv)
+    args = arguments.test(argv)
     with one_sentence_errors('test'):
         cfg = config_of(args)
         check_data_folders(cfg, ('test_dataloader', ))

@@ -1,23 +1,18 @@
 """Federated training of an MMSegmentation model."""
-import argparse
 import logging
-import sys
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from fedseg_mm.cli import arguments
 from fedseg_mm.cli.common import (
     DISK_ERRORS,
-    add_common_arguments,
-    add_data_argument,
-    add_federated_argument,
     config_of,
     joined_processes,
     one_sentence_errors,
 )
-from fedseg_mm.cli.parser import ToolParser
 from fedseg_mm.config import check_config, federate, warn_of_iterations
 from fedseg_mm.engine.stop_signals import terminated_as_stopped
 from fedseg_mm.engine.tool_runner import ToolRunner
@@ -27,55 +22,6 @@ from fedseg_mm.resume import settle_resume
 
 #: Mixed precision: what --amp takes, and MMEngine's own.
 AMP = ('Float32ResizeAmpOptimWrapper', 'AmpOptimWrapper')
-EPILOG = """\
-examples:
-  train             python tools/fed_train.py configs/fedavg/upernet_camvid160x120_noniid1_backce.py
-  a plain config    python tools/fed_train.py mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py \\
-                        --federated configs/_base_/federated/fedseg_noniid1.py
-  other data        python tools/fed_train.py mmseg::segformer/segformer_mit-b0_8xb1-160k_cityscapes-1024x1024.py \\
-                        --data configs/_base_/datasets/camvid_512x512.py \\
-                        --federated configs/_base_/federated/fedseg_noniid1.py
-  another method    python tools/fed_train.py CONFIG --cfg-options federated.algorithm.type=FedProx \\
-                        federated.algorithm.mu=0.01
-  go on             python tools/fed_train.py CONFIG --resume
-  from one file     python tools/fed_train.py CONFIG --resume work_dirs/CONFIG/round_20.pth
-  larger cohorts    python tools/fed_train.py CONFIG --cfg-options federated.clients_per_round=10
-  fewer rounds      python tools/fed_train.py CONFIG --cfg-options train_cfg.max_rounds=20
-  another seed      python tools/fed_train.py CONFIG --cfg-options randomness.seed=1
-  two processes     torchrun --nproc_per_node=2 tools/fed_train.py CONFIG --launcher pytorch
-  evaluate          python tools/test.py CONFIG work_dirs/CONFIG/round_70.pth
-
-The config's `federated = dict(...)` says who holds what (partitioner), how many clients train in a round
-(clients_per_round), for how long (local_epochs) and by which method (algorithm). Checkpoints (round_N.pth), the
-partition (partition.json) and logs are written to the work dir; vis_data/rounds.json holds one line per round with the
-cohort and each client's loss and time."""
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = ToolParser('fed_train', 'Train a segmentor with federated learning.', EPILOG)
-    parser.add_argument('config', help='config file, e.g. configs/fedseg/deeplabv3_cityscapes_noniid1.py')
-    parser.add_argument('--work-dir', help='where checkpoints and logs go (default: work_dirs/CONFIG_NAME)')
-    parser.add_argument('--resume', nargs='?', const=True, default=False, metavar='FILE',
-                        help='go on from the latest whole checkpoint in the work dir, or from FILE; the result equals '
-                        'that of a run without the interruption')
-    parser.add_argument('--amp', action='store_true',
-                        help='mixed precision on a GPU: bfloat16 where the GPU has it, else float16')
-    parser.add_argument('--quiet', action='store_true',
-                        help='show warnings and the end of the run alone; the log file has all')
-    add_federated_argument(parser)
-    add_data_argument(parser)
-    add_common_arguments(parser)
-    args = parser.parse_args(_with_flag(sys.argv[1:] if argv is None else argv))
-    args.resume = args.resume or args.resume == ''
-    return args
-
-
-def _with_flag(argv: list[str]) -> list[str]:
-    """A config after ``--resume`` is no checkpoint."""
-    return ['--resume=' if word == '--resume' and (following.endswith('.py') or '::' in following) else word
-            for word, following in zip(argv, [*argv[1:], ''])]
-
-
 def use_amp(cfg: Config) -> None:
     """Train in mixed precision, if there is a GPU."""
     if not torch.cuda.is_available():
@@ -106,7 +52,7 @@ def _check_work_dir(work_dir: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse_args(argv)
+    args = arguments.train(argv)
     with one_sentence_errors('fed_train'):
         cfg = config_of(args)
         faults = Faults()

@@ -8,11 +8,11 @@ from .check import (
 )
 from .federate import federate, federated_section
 from .federate_plain import federate_plain
-from .load import CFG_OPTIONS_HELP, find_config, load_config, parse_options, short_path, tool
+from .load import find_config, load_config, parse_options, short_path, tool
 from .replace_data import replace_data
 
 __all__ = [
-    'CFG_OPTIONS_HELP', 'check_config', 'check_data_folders', 'class_names', 'drop_worker_options', 'evaluator_dicts',
+    'check_config', 'check_data_folders', 'class_names', 'drop_worker_options', 'evaluator_dicts',
     'federate', 'federate_plain', 'federated_section', 'find_config', 'load_config', 'parse_options', 'replace_data',
     'short_path', 'tool', 'warn_of_iterations'
 ]

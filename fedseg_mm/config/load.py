@@ -11,10 +11,8 @@ from fedseg_mm.config.check import drop_worker_options
 from fedseg_mm.config.federate_plain import federate_plain
 from fedseg_mm.config.formatted_once import FormattedOnceConfig
 from fedseg_mm.config.replace_data import replace_data
+from fedseg_mm.console import CFG_OPTIONS_HELP
 from fedseg_mm.errors import Faults, FedSegError
-
-CFG_OPTIONS_HELP = ('override settings of the config, as key=value pairs; nested keys are joined by dots, lists are '
-                    'written key="[a,b]" or key=a,b')
 
 
 def short_path(path: str | Path) -> str:

@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from fedseg_mm.datasets.labels import VOID
 from fedseg_mm.errors import Faults, FedSegError
+from fedseg_mm.starter_models import MODELS
 from fedseg_mm.validation import check_positive
 
 IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img', 'img_dir', 'JPEGImages', 'photos')
@@ -20,9 +21,6 @@ KINDS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 MOST_MASKS = 500
 #: Of images without a split of their own, every so many-th is kept for evaluation.
 EVERY = 5
-#: Models that the config may start from: the config it inherits, and for what.
-MODELS = {'small': ('fedseg_mm::fedavg/upernet_own_folder_backce.py', 'a small model, minutes on a CPU'),
-          'deeplabv3': ('fedseg_mm::fedavg/deeplabv3_own_folder_backce.py', 'DeepLabV3 with a ResNet-50, for a GPU')}
 
 
 @dataclass(frozen=True)

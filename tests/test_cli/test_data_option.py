@@ -3,7 +3,7 @@ import pytest
 from mmengine.config import Config
 
 from fedseg_mm import FedSegError
-from fedseg_mm.cli import partition, test, train
+from fedseg_mm.cli import arguments, partition, test
 from fedseg_mm.config import find_config, load_config, replace_data
 from tests.conftest import CLASSES, ROOT, make_images, run_tool, tiny_config
 
@@ -73,19 +73,19 @@ def test_it_trains_and_evaluates_through_the_tools(tmp_path, capsys):
     cfg = tiny_config(tmp_path / 'nowhere', tmp_path / 'run', **{
         'train_cfg.max_rounds': 1, 'federated.partitioner.num_clients': 3})
     cfg.dump(tmp_path / 'config.py')
-    arguments = [str(tmp_path / 'config.py'), '--data', str(tmp_path / 'data.py')]
-    partition.main(arguments)
+    words = [str(tmp_path / 'config.py'), '--data', str(tmp_path / 'data.py')]
+    partition.main(words)
     assert '3 clients, 12 of 12 images' in capsys.readouterr().out
-    done = run_tool('fed_train', *arguments)
+    done = run_tool('fed_train', *words)
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'model.decode_head.num_classes is 3 instead of 4' in ' '.join((done.stdout + done.stderr).split())
-    test.main([arguments[0], str(tmp_path / 'run' / 'round_1.pth'), *arguments[1:]])
+    test.main([words[0], str(tmp_path / 'run' / 'round_1.pth'), *words[1:]])
     assert 'mIoU' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('tool', [train, test, partition])
-def test_help_says_so(tool, capsys):
+@pytest.mark.parametrize('parse', [arguments.train, arguments.test, arguments.partition])
+def test_help_says_so(parse, capsys):
     with pytest.raises(SystemExit):
-        tool.parse_args(['--help'])
+        parse(['--help'])
     text = ' '.join(capsys.readouterr().out.split())
     assert '--data FILE' in text and "the heads' num_classes follow the data" in text

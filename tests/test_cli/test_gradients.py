@@ -6,8 +6,9 @@ import pytest
 import torch
 from mmseg.registry import MODELS
 
+from fedseg_mm.cli import arguments
 from fedseg_mm.cli import train as fed_train
-from fedseg_mm.cli.gradients import main, make_trainer, parse_args
+from fedseg_mm.cli.gradients import main, make_trainer
 from fedseg_mm.engine.gradient_comparison import ALL_LABELS, GradientComparison
 from tests.conftest import run_tool, tiny_config, write_config
 
@@ -38,7 +39,7 @@ def trained_once(tiny_data, tmp_path_factory) -> str:
 
 
 def compared(config: str, checkpoint: str, work_dir, client: int = 0, batches: int = 9):
-    trainer, names, rounds = make_trainer(parse_args([config, checkpoint]), str(work_dir))
+    trainer, names, rounds = make_trainer(arguments.gradients([config, checkpoint]), str(work_dir))
     comparison = GradientComparison(trainer, len(names))
     return comparison.of_client(client, trainer.algorithm.broadcast(rounds), batches)
 
@@ -54,7 +55,7 @@ def test_with_all_labels_back_ce_is_what_all_labels_ask(trained_once, tiny_data,
 def test_fewer_labels_ask_for_something_else_and_the_weights_stay(trained, tiny_data, tmp_path):
     config, checkpoint = trained(**{
         'federated.algorithm': dict(type='FedSeg', loss_weight=2.0, threshold=0.0, embedding_channels=8)})
-    trainer, names, rounds = make_trainer(parse_args([config, checkpoint]), str(tmp_path))
+    trainer, names, rounds = make_trainer(arguments.gradients([config, checkpoint]), str(tmp_path))
     assert rounds == 2
     comparison = GradientComparison(trainer, len(names))
     broadcast = trainer.algorithm.broadcast(rounds)

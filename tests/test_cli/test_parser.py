@@ -1,11 +1,15 @@
 """Help and messages name the tools as the user calls them."""
+import json
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from fedseg_mm.cli import demo, gradients, partition, prepare_camvid, publish, test, train
-from fedseg_mm.console import as_called
+from fedseg_mm.cli import arguments
+from fedseg_mm.console import COMMANDS, as_called
 from reproduction import cli as reproduce
+from tests.conftest import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -42,20 +46,70 @@ def test_without_a_checkout_they_are_commands(own, checkout, expected):
     assert as_called(checkout) == expected.replace('OWN', own)
 
 
-@pytest.mark.parametrize('tool', [demo, gradients, partition, prepare_camvid, publish, test, train],
-                         ids=lambda tool: tool.__name__.split('.')[-1])
-def test_help_without_a_checkout_names_no_file_of_it(own, capsys, tool):
-    name = tool.__name__.split('.')[-1]
+@pytest.mark.parametrize('name', COMMANDS)
+def test_help_without_a_checkout_names_no_file_of_it(own, capsys, name):
     with pytest.raises(SystemExit) as exit:
-        tool.parse_args(['--help'])
+        getattr(arguments, name)(['--help'])
     text = capsys.readouterr().out
     assert exit.value.code == 0 and text.startswith(f'usage: {own} {name} [')
     assert 'tools/' not in text.replace('own tools/test.py', '') and 'configs/' not in text
 
 
-@pytest.mark.parametrize('tool', [demo, gradients, partition, prepare_camvid, publish, reproduce, test, train],
-                         ids=lambda tool: tool.__name__.split('.')[-1])
-def test_examples_fit_a_terminal(capsys, tool):
+@pytest.mark.parametrize('parse', [getattr(arguments, name) for name in COMMANDS] + [reproduce.parse_args],
+                         ids=[*COMMANDS, 'reproduce'])
+def test_examples_fit_a_terminal(capsys, parse):
     with pytest.raises(SystemExit):
-        tool.parse_args(['--help'])
+        parse(['--help'])
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 120
+
+
+HEAVY = ('torch', 'mmengine', 'mmseg', 'cv2', 'numpy', 'matplotlib')
+#: Runs a command as its own process does, and says which packages that imported.
+CALL = """
+import json, runpy, sys
+try:
+    {run}
+finally:
+    print(json.dumps([name for name in {heavy} if name in sys.modules]))
+"""
+
+
+def imported(run: str, argv: list[str], orig_argv: list[str]) -> tuple[str, list[str]]:
+    code = CALL.format(run=f'sys.argv, sys.orig_argv = {argv}, {orig_argv}; {run}', heavy=HEAVY)
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT)
+    assert not done.returncode and not done.stderr, done.stderr
+    *text, last = done.stdout.splitlines()
+    return '\n'.join(text), json.loads(last)
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_help_waits_for_no_import(name):
+    tool, _ = COMMANDS[name]
+    text, heavy = imported(f'runpy.run_path({tool!r}, run_name="__main__")', [tool, '-h'], ['python', tool, '-h'])
+    assert text.startswith(f'usage: {Path(tool).stem} ') and not heavy
+
+
+@pytest.mark.parametrize('words', [['train', 'config.py', '--help'], ['report', '-h'], ['--help'], ['--version'], []],
+                         ids=' '.join)
+@pytest.mark.parametrize('called', ['command', 'module'])
+def test_help_of_the_package_waits_for_no_import(called, words):
+    run = ('runpy.run_module("fedseg_mm", run_name="__main__")' if called == 'module' else
+           'from fedseg_mm.cli.commands import main; main()')
+    first = '-m' if called == 'module' else '/usr/bin/fedseg_mm'
+    text, heavy = imported(run, [first, *words], ['python', '-m', 'fedseg_mm', *words])
+    assert text and not heavy
+
+
+def test_whoever_else_is_asked_for_help_gets_the_package(tmp_path):
+    """A program of the user's own that has `--help` too, and may be called as one of the tools is."""
+    for program in ('my_training.py', 'fed_train.py', 'other/test.py'):
+        _, heavy = imported('import fedseg_mm', [program, '--help'], ['python', program, '--help'])
+        assert 'mmseg' in heavy
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch):
+    from fedseg_mm.cli import commands
+    monkeypatch.setitem(sys.modules, 'fedseg_mm.cli.report', None)
+    monkeypatch.setattr(sys, 'argv', ['fed_report.py', 'work_dir'])
+    with pytest.raises(SystemExit, match='^fed_report: .*fedseg_mm.cli.report.*; see README.md, or: pip install'):
+        commands.run_command('report', ['work_dir'])

@@ -13,7 +13,8 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from fedseg_mm.cli.train import main, parse_args
+from fedseg_mm.cli import arguments
+from fedseg_mm.cli.train import main
 from tests.conftest import assert_same_bits, weights_of, write_config
 
 SMALL = {
@@ -243,7 +244,7 @@ def test_a_checkpoint_cannot_name_a_folder_elsewhere(run):
     ('a.py --resume round_2.pth', 'round_2.pth'), ('--resume=round_2.pth a.py', 'round_2.pth'),
     ('a.py --resume --amp', True)])
 def test_what_follows_the_flag(words, expected):
-    args = parse_args(words.split())
+    args = arguments.train(words.split())
     assert args.resume == expected and args.config.endswith('.py')
 
 
