@@ -135,8 +135,8 @@ class LocalTrainer:
             loss.set_unannotated(None)
 
         weights = self.model.state_dict()
+        metrics, is_finite = self._metrics(sums, num_steps, weights)
         unshared = {name: weights.pop(name) for name in self.own_names}
-        metrics, is_finite = self._metrics(sums, num_steps)
         update = ClientUpdate(client, weights, context.num_images, num_steps, metrics, is_finite, extras, unshared)
         keep = {'weights': unshared, 'state': context.state}
         if is_finite and self.algorithm.processors.processors:
@@ -281,12 +281,15 @@ class LocalTrainer:
             optimizer.state.clear()
         self.optim_wrapper.zero_grad()
 
-    def _metrics(self, sums: dict[str, Tensor], num_steps: int) -> tuple[dict[str, float], bool]:
+    @staticmethod
+    def _metrics(sums: dict[str, Tensor], num_steps: int, weights: dict[str, Tensor]) -> tuple[dict[str, float], bool]:
         """Means over the batches, and whether the weights are finite, with one device sync."""
-        weights = [tensor for tensor in self.model.state_dict().values() if tensor.is_floating_point()]
-        length = torch.stack([norm.float() for norm in torch._foreach_norm(weights)]).sum()
-        *means, length = torch.stack([*(value.float() / num_steps for value in sums.values()), length]).tolist()
+        floating = [tensor for tensor in weights.values() if tensor.is_floating_point()]
+        # one kernel on a GPU; on a CPU, where it is none, a norm takes longer than a sum
+        looks = torch._foreach_norm(floating) if floating[0].is_cuda else [tensor.sum() for tensor in floating]
+        look = torch.stack([number.float() for number in looks]).sum()
+        *means, look = torch.stack([*(value.float() / num_steps for value in sums.values()), look]).tolist()
         metrics = dict(zip(sums, means))
-        # a norm is not finite where a number is not, and where the square of one is not: a fast look, then an exact one
-        finite = math.isfinite(length) or all(bool(tensor.isfinite().all()) for tensor in weights)
+        # neither is finite where a number is not, and where the numbers are very large: a fast look, then an exact one
+        finite = math.isfinite(look) or all(bool(tensor.isfinite().all()) for tensor in floating)
         return metrics, finite
