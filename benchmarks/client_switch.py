@@ -3,7 +3,8 @@
 A round of clients with two batches of small images each; of each client's time, from before its weights are loaded to
 after its update was folded in, the steps themselves and the waiting for images are taken out. The result is how many
 times as long as one copy of the model, taken right after the switch, that is: what the machine's memory allows is about
-3, as the weights are copied into the model, its momentum is set to zero and the update is folded into the mean.
+3.5, as the weights are copied into the model, its momentum is set to zero, and the update is read once to see whether
+it is finite and folded into the mean.
 """
 import statistics
 import time

@@ -29,18 +29,22 @@ def command() -> str | None:
         return 'fedseg_mm'
     # sys.argv[0] is -m until Python has found the module
     if called.parts[-2:] == ('fedseg_mm', '__main__.py') or (
-            called.name == '-m' and sys.orig_argv[-len(sys.argv)] == 'fedseg_mm'):
+            called.name == '-m' and sys.orig_argv[-len(sys.argv):][:1] == ['fedseg_mm']):
         return 'python -m fedseg_mm'
     return None
 
 
 def asks_for_help() -> bool:
     """Whether one of the package's own commands is asked what it takes: the answer needs no torch."""
+    if not getattr(sys, 'argv', None):  # Python within another program
+        return False
     words = sys.argv[1:]
     asked = not {'-h', '--help'}.isdisjoint(words)
     if command():
         return asked or not words or words[0] == '--version'
-    return asked and any(Path(tool).parts == Path(sys.argv[0]).absolute().parts[-2:] for tool, _ in COMMANDS.values())
+    package = Path(__file__).resolve().parent
+    tools = [root / tool for root in (package.parent, package / '.mim') for tool, _ in COMMANDS.values()]
+    return asked and Path(sys.argv[0]).resolve() in tools
 
 
 def as_called(text: str) -> str:

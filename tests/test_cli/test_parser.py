@@ -102,7 +102,7 @@ def test_help_of_the_package_waits_for_no_import(called, words):
 
 def test_whoever_else_is_asked_for_help_gets_the_package(tmp_path):
     """A program of the user's own that has `--help` too, and may be called as one of the tools is."""
-    for program in ('my_training.py', 'fed_train.py', 'other/test.py'):
+    for program in ('my_training.py', 'fed_train.py', str(tmp_path / 'tools' / 'test.py')):
         _, heavy = imported('import fedseg_mm', [program, '--help'], ['python', program, '--help'])
         assert 'mmseg' in heavy
 
