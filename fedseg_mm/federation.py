@@ -228,8 +228,9 @@ class Federation:
     # --- checkpoints --------------------------------------------------------
     def state_dict(self) -> dict:
         """What a checkpoint holds beside the global model."""
-        return dict(partition=self.partition.hash, failed_rounds=self.failed_rounds,
-                    algorithm=self.algorithm.state_dict(), processors=self.processors.state_dict(),
+        return dict(partition=self.partition.hash, annotated_classes=self.summary.annotated_classes,
+                    failed_rounds=self.failed_rounds, algorithm=self.algorithm.state_dict(),
+                    processors=self.processors.state_dict(),
                     type=type(self.algorithm).__name__, batch_norm=self.algorithm.batch_norm.description,
                     **self.backend.state_dict())
 

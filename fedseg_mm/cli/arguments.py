@@ -100,8 +100,10 @@ examples:
   mIoU              python tools/test.py CONFIG work_dirs/CONFIG/round_70.pth
   painted images    python tools/test.py CONFIG CHECKPOINT --show-dir painted
   label maps        python tools/test.py CONFIG CHECKPOINT --out predictions
+  for each client   python tools/test.py CONFIG CHECKPOINT --per-client
 
-MMSegmentation's own tools/test.py gives the same figures."""
+MMSegmentation's own tools/test.py gives the same figures. The log folder in the work dir gets the confusion matrix as
+confusion.png and confusion.csv and, with --per-client, every client's figures as per_client.json."""
 
 
 def test(argv: list[str] | None = None) -> argparse.Namespace:
@@ -113,6 +115,9 @@ def test(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--show', action='store_true', help='show painted predictions in a window')
     parser.add_argument('--show-dir', help='folder for painted predictions, of all test images')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds for which --show shows an image')
+    parser.add_argument('--per-client', action='store_true',
+                        help="evaluate the model, or each client's own where clients keep weights, on every client's "
+                        'training images too, on all classes, those that it annotates, and those that it does not')
     parser.add_argument('--tta', action='store_true', help="test time augmentation, by the config's tta_pipeline")
     add_data_argument(parser)
     add_common_arguments(parser)

@@ -6,17 +6,14 @@ import tempfile
 from pathlib import Path
 from statistics import mean, median
 
+from mmengine.runner import CheckpointLoader
 from mmengine.utils import ProgressBar
 from prettytable import PrettyTable
 from torch import Tensor
 
 from fedseg_mm.cli import arguments
-from fedseg_mm.cli.common import (
-    config_of,
-    one_sentence_errors,
-)
+from fedseg_mm.cli.common import config_of, one_sentence_errors, refuse_initial_model
 from fedseg_mm.cli.test import check_checkpoint
-from fedseg_mm.compat import load_weights_only
 from fedseg_mm.config import check_data_folders, federate
 from fedseg_mm.engine.client_state_store import ClientStateStore
 from fedseg_mm.engine.gradient_comparison import ALL_LABELS, ClientGradients, GradientComparison, cosine
@@ -40,8 +37,9 @@ def make_trainer(args: argparse.Namespace, work_dir: str) -> tuple[LocalTrainer,
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
     runner = ToolRunner.from_cfg(cfg)
     federation = runner.train_loop.federation
-    check_checkpoint(runner.model, args.checkpoint)
-    checkpoint = load_weights_only(args.checkpoint, 'cpu')
+    checkpoint = CheckpointLoader.load_checkpoint(args.checkpoint, 'cpu')
+    refuse_initial_model(checkpoint, args.checkpoint)
+    check_checkpoint(runner.model, checkpoint, args.checkpoint)
     runner.model.load_state_dict(checkpoint.get('state_dict', checkpoint))
     federation.algorithm.start(runner.model)
     federated = checkpoint.get('federated')

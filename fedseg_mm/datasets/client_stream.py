@@ -56,7 +56,7 @@ class ClientDataset(Dataset):
                 raise FedSegError(f'{type(part).__name__} has ignore_index={part.ignore_index}, but void must be '
                                   f'{VOID}')
             self._mask_before_packing(part.pipeline.transforms, type(part).__name__)
-            self._mark_after_loading(part.pipeline.transforms)
+            mark_after_loading(part.pipeline.transforms)
         self.dataset = dataset
         self.metainfo = dataset.metainfo
 
@@ -74,19 +74,11 @@ class ClientDataset(Dataset):
         if not any(isinstance(transform, MaskToClient) for transform in transforms):
             transforms.insert(last[0], MaskToClient(required=True))
 
-    @staticmethod
-    def _mark_after_loading(transforms: list) -> None:
-        if any(isinstance(transform, RemapUnannotated) for transform in transforms):
-            return
-        loading = [i + 1 for i, transform in enumerate(transforms) if getattr(transform, 'with_seg', False)]
-        masking = [i for i, transform in enumerate(transforms) if isinstance(transform, MaskToClient)]
-        transforms.insert((loading or masking)[-1], RemapUnannotated())
-
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, key: SampleKey) -> dict:
-        part, index = self._part(key.image)
+        part, index = part_of(self.dataset, key.image)
         info = part.get_data_info(index)
         info['annotated_classes'] = key.classes
         info['unannotated_value'] = key.unannotated
@@ -103,12 +95,22 @@ class ClientDataset(Dataset):
         sample['data_samples'].set_metainfo(dict(annotated_classes=key.classes))
         return sample
 
-    def _part(self, index: int):
-        dataset = self.dataset
-        while hasattr(dataset, 'datasets'):  # ConcatDataset, perhaps of ConcatDatasets
-            place, index = dataset._get_ori_dataset_idx(index)
-            dataset = dataset.datasets[place]
-        return dataset, index
+
+def mark_after_loading(transforms: list) -> None:
+    """Have a client's own value for "unannotated" marked right after the labels are loaded."""
+    if any(isinstance(transform, RemapUnannotated) for transform in transforms):
+        return
+    loading = [i + 1 for i, transform in enumerate(transforms) if getattr(transform, 'with_seg', False)]
+    masking = [i for i, transform in enumerate(transforms) if isinstance(transform, MaskToClient)]
+    transforms.insert((loading or masking)[-1], RemapUnannotated())
+
+
+def part_of(dataset, index: int):
+    """The plain data set that an image of a joined one is in, and its index there."""
+    while hasattr(dataset, 'datasets'):  # ConcatDataset, perhaps of ConcatDatasets
+        place, index = dataset._get_ori_dataset_idx(index)
+        dataset = dataset.datasets[place]
+    return dataset, index
 
 
 def _nested(transforms: Sequence) -> Iterator:

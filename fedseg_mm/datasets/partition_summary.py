@@ -50,6 +50,11 @@ class PartitionSummary:
         return annotated
 
     @cached_property
+    def annotated_classes(self) -> list[str]:
+        """Names of the classes that a client annotates."""
+        return [self.class_names[cls] for cls in np.flatnonzero(self.annotated.any(axis=0))]
+
+    @cached_property
     def _held(self) -> np.ndarray:
         """Images of all clients, one client after the other."""
         return _joined(shard.indices for shard in self.partition.clients)

@@ -47,16 +47,19 @@ class ClientStateStore:
     def _path(self, client: int, rounds: int) -> Path:
         return self.folder / str(client) / f'round_{rounds}.pth'
 
-    def load(self, client: int, device: torch.device | str = 'cpu') -> dict[str, dict[str, Tensor]]:
-        """The client's last state; empty if it has none.
+    def load(self, client: int, device: torch.device | str = 'cpu',
+             rounds: int | None = None) -> dict[str, dict[str, Tensor]]:
+        """The client's last state, or that of just so many rounds; empty if it has none.
 
         Raises:
             FedSegError: The file cannot be read; names it.
         """
-        rounds = self._rounds(client)
-        if not rounds:
-            return {}
-        path = self._path(client, rounds[-1])
+        if rounds is None:
+            found = self._rounds(client)
+            if not found:
+                return {}
+            rounds = found[-1]
+        path = self._path(client, rounds)
         try:
             return torch.load(path, map_location=device, weights_only=True)
         except Exception as error:  # the unpickler may raise anything on a damaged file

@@ -30,7 +30,7 @@ def test_images_of_one_name(own_data, tmp_path, second, option, collide, monkeyp
         type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name=f'v{option}{second}'), **{
         'test_dataloader.dataset': dict(type='ConcatDataset', datasets=parts, _delete_=True),
         'default_hooks.visualization': dict(type='SegVisualizationHook')})
-    monkeypatch.setattr('fedseg_mm.cli.test.check_checkpoint', lambda model, path: None)
+    monkeypatch.setattr('fedseg_mm.cli.test.check_checkpoint', lambda model, content, path: None)
     torch.save(dict(state_dict={}), tmp_path / 'none.pth')
     arguments = [config, str(tmp_path / 'none.pth'), option, str(tmp_path / 'out'), '--cfg-options',
                  f'experiment_name=n{abs(hash(str(tmp_path)))}']

@@ -34,7 +34,7 @@ class RoundLogHook(Hook):
             with first_process_first():
                 self.unseen = check_evaluation(runner.val_dataloader, runner.val_loop.evaluator)
             if type(runner.val_loop) is ValLoop:  # figures of another may be means over models
-                self.class_iou = keep_class_iou(runner.val_loop.evaluator)
+                self.class_iou = keep_class_iou(runner.val_loop.evaluator, summary.annotated_classes)
         count_rounds(runner.visualizer)
 
     def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
