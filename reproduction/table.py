@@ -5,6 +5,7 @@ from operator import itemgetter
 
 from prettytable import PrettyTable
 
+from fedseg_mm.report import published
 from reproduction.protocol import SPLITS, Protocol
 from reproduction.result import METRICS
 
@@ -28,15 +29,6 @@ TITLES = {
     'centralised': 'all images and labels in one place',
     'centralised-masked': "all images in one place, with the clients' labels",
     'local-only': 'every client alone, mean over the clients'
-}
-#: The paper's CamVid columns: mIoU and pixel accuracy on non-IID1 and non-IID2.
-PUBLISHED = {
-    'CE': ('19.06 / 51.71', '32.12 / 69.55'),
-    'BackCE': ('58.38 / 88.51', '62.13 / 90.00'),
-    'FedProx': ('58.29 / 87.28', '62.04 / 90.61'),
-    'FedDyn': ('59.44 / 89.32', '62.18 / 90.20'),
-    'MOON': ('58.90 / 87.96', '62.77 / 90.98'),
-    'FedSeg': ('63.50 / 90.68', '64.67 / 91.25')
 }
 HEAD = ('', 'non-IID1', 'published', 'non-IID2', 'published')
 OWN_HEAD = ('', 'mIoU / aAcc')
@@ -77,8 +69,9 @@ def table_rows(protocol: Protocol, results: Iterable[dict]) -> list[list[str]]:
         if not protocol.published:
             lines.append([*line, cell([one for one in results if one['row'] == row])])
             continue
-        for split, published in zip(SPLITS, PUBLISHED.get(row, (NONE, NONE))):
-            line += [cell([one for one in results if one['row'] == row and one['split'] in (split, None)]), published]
+        for classes, split in enumerate(SPLITS, 1):
+            line += [cell([one for one in results if one['row'] == row and one['split'] in (split, None)]),
+                     published(row, 'CamVid', classes) or NONE]
         lines.append(line)
     return lines
 

@@ -103,7 +103,8 @@ examples:
   for each client   python tools/test.py CONFIG CHECKPOINT --per-client
 
 MMSegmentation's own tools/test.py gives the same figures. The log folder in the work dir gets the confusion matrix as
-confusion.png and confusion.csv and, with --per-client, every client's figures as per_client.json."""
+confusion.png and confusion.csv, some predictions and, with --per-client, every client's figures as per_client.json;
+tools/fed_report.py shows them."""
 
 
 def test(argv: list[str] | None = None) -> argparse.Namespace:

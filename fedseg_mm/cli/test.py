@@ -29,6 +29,7 @@ from fedseg_mm.config import check_data_folders, evaluator_dicts, federated_sect
 from fedseg_mm.config.check import plain_datasets_of
 from fedseg_mm.datasets import PartitionSummary, partition_dataset
 from fedseg_mm.engine.federated_loop import build_federation
+from fedseg_mm.engine.hooks import PredictionSamplesHook
 from fedseg_mm.engine.tool_runner import ToolRunner
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.evaluation import ConfusionMatrix, keep_class_iou, write_matrix
@@ -206,6 +207,8 @@ def main(argv: list[str] | None = None) -> None:
                 runner.load_or_resume()
             else:
                 confusion = count_confusions(runner, state)
+                if not args.tta:
+                    runner.register_hook(PredictionSamplesHook())
                 runner.test()
                 if unseen:
                     print_log(unseen, 'current', logging.WARNING)

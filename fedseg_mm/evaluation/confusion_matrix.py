@@ -94,6 +94,7 @@ def read_matrix(path: Path) -> tuple[np.ndarray, list[str]]:
     """
     with path.open(encoding='utf-8', newline='') as file:
         head, *lines = csv.reader(file)
-    if [line[0] for line in lines if line] != head[1:] or any(len(line) != len(head) for line in lines):
+    names = head[1:]
+    if not names or [line[0] for line in lines if line] != names or any(len(line) != len(head) for line in lines):
         raise ValueError(f'{path} is no confusion matrix')
-    return np.array([line[1:] for line in lines], np.int64), head[1:]
+    return np.array([line[1:] for line in lines], np.int64), names

@@ -1,4 +1,5 @@
 from .page import write_report
+from .published import published
 from .run_record import RunRecord
 
-__all__ = ['RunRecord', 'write_report']
+__all__ = ['RunRecord', 'published', 'write_report']

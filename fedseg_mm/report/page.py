@@ -7,10 +7,12 @@ from importlib.resources import files
 from pathlib import Path
 
 from fedseg_mm.files import atomic_write
-from fedseg_mm.report.pictures import draw_classes, draw_clients, draw_curves, draw_rounds
+from fedseg_mm.report.pictures import draw_classes, draw_clients, draw_curves, draw_predictions, draw_rounds
+from fedseg_mm.report.published import published_beside
 from fedseg_mm.report.run_record import RunRecord
 from fedseg_mm.report.settings import differences
 from fedseg_mm.version import __version__
+from fedseg_mm.visualization import draw_confusion
 
 NONE = '–'
 
@@ -34,11 +36,15 @@ def write_report(runs: Sequence[RunRecord], page: Path) -> Path:
         written=f'{datetime.datetime.now():%Y-%m-%d %H:%M}', version=__version__,
         table=[_line(run) for run in runs], seeds=_over_seeds(runs),
         curves=_embedded(draw_curves(runs, pictures / 'curves.png')),
+        annotated=any('mIoU_annotated' in line for run in runs for line in run.evaluations.values()),
+        published=any(published_beside(run.settings) for run in runs),
+        predictions=_embedded(draw_predictions(runs, pictures / 'predictions.png')),
         rounds=_embedded(draw_rounds(runs, pictures / 'rounds.png')),
         names=[run.name for run in runs], settings=differences([run.settings for run in runs]),
         runs=[dict(name=run.name, folder=str(run.folder), clients=run.clients, unannotated=run.unannotated_classes,
                    classes=_embedded(draw_classes(run, pictures / f'classes_{i}.png')), ended=_ended(run),
-                   picture=_embedded(draw_clients(run, pictures / f'clients_{i}.png')))
+                   picture=_embedded(draw_clients(run, pictures / f'clients_{i}.png')),
+                   evaluated=_per_client(run), confusion=_confusion(run, pictures / f'confusion_{i}.png'))
               for i, run in enumerate(runs)])
     with atomic_write(page) as file:
         file.write_text(html, encoding='utf-8')
@@ -51,13 +57,43 @@ def _line(run: RunRecord) -> dict[str, str]:
     return dict(
         name=run.name, method=run.method,
         best=f'{best[0]:.2f} (round {best[1]})' if best else NONE,
-        last=_percent(run.last()), mean=_percent(run.mean_of_last()), accuracy=_percent(run.last('aAcc')),
+        last=_percent(run.last()), annotated=_percent(run.last('mIoU_annotated')),
+        published=published_beside(run.settings) or NONE,
+        mean=_percent(run.mean_of_last()), accuracy=_percent(run.last('aAcc')),
         rounds=f'{max(run.rounds)} of {run.planned_rounds}' if run.planned_rounds else str(max(run.rounds)),
         time=str(datetime.timedelta(seconds=round(run.seconds))), bytes=f'{run.bytes / 1e6:,.1f} MB')
 
 
 def _percent(value: float | None) -> str:
     return NONE if value is None else f'{value:.2f}'
+
+
+def _confusion(run: RunRecord, path: Path) -> str | None:
+    """The picture of a run's confusion matrix."""
+    if run.tested.confusion is None:
+        return None
+    draw_confusion(*run.tested.confusion, path)
+    return _embedded(path)
+
+
+#: Figures of a client's evaluation, and what the page calls them.
+PER_CLIENT = (('mIoU', 'all classes'), ('mIoU_annotated', 'annotated'), ('mIoU_never_annotated', 'never annotated'))
+
+
+def _per_client(run: RunRecord) -> dict | None:
+    """The table of a run's evaluation for each client."""
+    found = run.tested.per_client
+    if found is None:
+        return None
+    kinds = ('own_images', 'test_images')
+    lines = [dict(name=client['client'], own_model=client['own_model'], annotated=', '.join(client['annotated']),
+                  figures=[_percent(client[kind].get(name)) for kind in kinds for name, _ in PER_CLIENT])
+             for client in found['clients']]
+    spread = [(word, [_percent(found['spread'][kind].get(name, {}).get(key)) for kind in kinds
+                      for name, _ in PER_CLIENT])
+              for key, word in (('mean', 'mean'), ('std', 'standard deviation'), ('min', 'worst'), ('max', 'best'))]
+    return dict(heads=[word for _ in kinds for _, word in PER_CLIENT], lines=lines, spread=spread,
+                worst=found['spread']['own_images'].get('mIoU', {}).get('worst'))
 
 
 def _ended(run: RunRecord) -> str:

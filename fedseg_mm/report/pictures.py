@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fedseg_mm.report.run_record import RunRecord
+from fedseg_mm.visualization import draw_panels
 
 LINES = ('-', '--', ':', '-.')
 MARKERS = 'osD^vPX*'
@@ -86,6 +87,32 @@ def draw_clients(run: RunRecord, path: Path) -> Path | None:
             axes.set(xlabel='client', ylabel=what)
             axes.grid(axis='y', alpha=0.3)
     return _save(figure, path)
+
+
+#: Images whose predictions are drawn.
+MOST_IMAGES = 4
+
+
+def draw_predictions(runs: Sequence[RunRecord], path: Path) -> Path | None:
+    """What the runs predict on the same test images, beside the label; of runs that were tested."""
+    runs = [run for run in runs if run.tested.predictions]
+    if not runs:
+        return None
+    first = runs[0].tested
+    names = [name for name in first.predictions if all(name in run.tested.predictions for run in runs)]
+    palette, classes = first.classes.get('palette') or [], first.classes.get('names') or []
+    if not names or len(palette) < len(classes):
+        return None
+    rows = []
+    for name in names[:MOST_IMAGES]:
+        image, label, _ = first.predictions[name]
+        rows.append((image, *([] if label is None else [label]),
+                     *(run.tested.predictions[name][2] for run in runs)))
+    titles = ['image', *(['label'] if len(rows[0]) > 1 + len(runs) else []), *(run.name[-24:] for run in runs)]
+    if any(len(row) != len(titles) for row in rows):
+        return None
+    draw_panels(rows, titles, classes, palette, path)
+    return path
 
 
 def draw_rounds(runs: Sequence[RunRecord], path: Path) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.report.settings import read_settings
+from fedseg_mm.report.test_record import TestRecord
 from fedseg_mm.run_logs import RunLogs
 
 #: Evaluations that the mean at the end is over, as in FedSeg's paper.
@@ -77,6 +78,11 @@ class RunRecord:
     @property
     def seed(self) -> object:
         return self.settings.get('randomness.seed')
+
+    @cached_property
+    def tested(self) -> TestRecord:
+        """What tools/test.py has left in the work dir, or in ``test/`` of it."""
+        return TestRecord(self.folder)
 
     @cached_property
     def unannotated_classes(self) -> list[str]:

@@ -8,8 +8,10 @@ from html.parser import HTMLParser
 import pytest
 
 from fedseg_mm.cli.report import main, run_names
+from fedseg_mm.cli.test import main as evaluate
 from fedseg_mm.cli.train import main as train
 from fedseg_mm.report import RunRecord
+from fedseg_mm.report.published import published_beside
 from fedseg_mm.report.settings import differences, read_settings
 from tests.conftest import write_config
 
@@ -46,12 +48,14 @@ def test_figures_are_those_of_the_logs(run, capsys):
     lines = [json.loads(line) for path in run.glob('*/vis_data/scalars.json') for line in path.read_text().splitlines()]
     miou = {line['step']: line['mIoU'] for line in lines if 'mIoU' in line}
     best = max(miou.values())
-    row = next(row for row in cells(page) if row[0] == run.name)
-    assert row[1] == 'FedAvg + BackCELoss'
-    assert row[2].startswith(f'{best:.2f} (round ') and miou[int(row[2].split()[-1][:-1])] == best
-    assert row[3] == f'{miou[6]:.2f}' and row[4] == f'{sum(list(miou.values())[1:]) / 5:.2f}' and row[6] == '6 of 6'
+    row = next(dict(zip(cells(page)[0], row)) for row in cells(page) if row[0] == run.name)
+    assert row['method'] == 'FedAvg + BackCELoss'
+    value, words = row['best mIoU (%)'].split(' ', 1)
+    assert value == f'{best:.2f}' and miou[int(words.split()[-1][:-1])] == best
+    assert row['last mIoU (%)'] == f'{miou[6]:.2f}' and row['rounds'] == '6 of 6'
+    assert row['mean of the last five (%)'] == f'{sum(list(miou.values())[1:]) / 5:.2f}'
     rounds = [json.loads(line) for path in run.glob('*/vis_data/rounds.json') for line in path.read_text().splitlines()]
-    assert row[8] == f'{sum(line["bytes_up"] + line["bytes_down"] for line in rounds) / 1e6:,.1f} MB'
+    assert row['sent'] == f'{sum(line["bytes_up"] + line["bytes_down"] for line in rounds) / 1e6:,.1f} MB'
     taken_part = {client['name']: sum(client['client'] in line['cohort'] for line in rounds)
                   for line in rounds for client in line['clients']}
     shown = {row[0]: int(row[1]) for row in cells(page) if row[0] in taken_part}
@@ -137,3 +141,44 @@ def test_settings_of_any_shape(tmp_path):
 def test_names_tell_folders_apart(tmp_path):
     assert run_names([tmp_path / 'a' / 'run', tmp_path / 'b' / 'run']) == ['a/run', 'b/run']
     assert run_names([tmp_path / 'a', tmp_path / 'a']) == ['a', 'a']
+
+
+def test_what_the_evaluation_left_is_on_the_page(run, tmp_path):
+    folder = tmp_path / 'run'
+    shutil.copytree(run, folder)
+    evaluate([str(run / 'config.py'), str(folder / 'round_6.pth'), '--per-client', '--work-dir', str(folder)])
+    page = page_of(folder)
+    found = json.loads(max(folder.glob('*/per_client.json')).read_text())
+    rows = cells(page)
+    for client in found['clients']:
+        row = next(row for row in rows if row[0] == client['client'] and row[1] == ', '.join(client['annotated']))
+        expected = [client[kind][name] for kind in ('own_images', 'test_images')
+                    for name in ('mIoU', 'mIoU_annotated', 'mIoU_never_annotated')]
+        assert row[2:] == ['–' if value is None else f'{value:.2f}' for value in expected]
+    spread = found['spread']['own_images']['mIoU']
+    assert next(row for row in rows if row[0] == 'worst')[2] == f'{spread["min"]:.2f}'
+    assert html.escape(spread['worst']) in page and '<b>clinic' not in page
+    for picture in ('predictions', 'confusion_0'):
+        assert (folder / 'report' / f'{picture}.png').stat().st_size > 5000
+    lines = [line for line in rows if line[0] == folder.name]
+    assert 'of annotated classes (%)' in rows[0] and lines[0][4] != '–'
+    (max(folder.glob('*/confusion.csv'))).write_text('damaged')
+    (max(folder.glob('*/per_client.json'))).write_text('{"clients": 3')
+    (max(folder.glob('*/predictions'), key=str) / '0_prediction.png').write_bytes(b'damaged')
+    assert 'Evaluation for each client' not in page_of(folder)
+
+
+@pytest.mark.parametrize('changes, figures', [
+    ({}, '58.38 / 88.51'),
+    ({'federated.algorithm.type': 'FedSeg', 'federated.partitioner.classes_per_client': 2}, '64.67 / 91.25'),
+    ({'model.decode_head.loss_decode.type': 'CrossEntropyLoss'}, '19.06 / 51.71'),
+    ({'test_dataloader.dataset.type': 'CityscapesDataset', 'federated.algorithm.type': 'MOON'}, '45.84 / 88.58'),
+    ({'model.decode_head.loss_decode.balance_power': 0.5}, None),
+    ({'federated.partitioner.type': 'IIDPartitioner'}, None),
+    ({'federated.algorithm.type': 'SCAFFOLD'}, None),
+    ({'test_dataloader.dataset.type': 'BaseSegDataset'}, None)])
+def test_published_figures_stand_beside_the_settings_that_they_are_of(changes, figures):
+    settings = {'federated.algorithm.type': 'FedAvg', 'federated.partitioner.type': 'ClassPartitioner',
+                'federated.partitioner.classes_per_client': 1, 'test_dataloader.dataset.type': 'CamVidDataset',
+                'model.decode_head.loss_decode.type': 'BackCELoss'}
+    assert published_beside({**settings, **changes}) == figures

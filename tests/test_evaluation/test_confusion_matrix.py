@@ -55,6 +55,7 @@ def test_the_file_gives_the_matrix_back(tmp_path):
     write_matrix(matrix, names, tmp_path / 'confusion.csv')
     read, classes = read_matrix(tmp_path / 'confusion.csv')
     assert (read == matrix).all() and classes == names
-    (tmp_path / 'confusion.csv').write_text('truth,a\nb,2\n')
-    with pytest.raises(ValueError):
-        read_matrix(tmp_path / 'confusion.csv')
+    for text in ('truth,a\nb,2\n', 'damaged', '', 'truth,a\na,2,3\n', 'truth,a\na,x\n'):
+        (tmp_path / 'confusion.csv').write_text(text)
+        with pytest.raises(ValueError):
+            read_matrix(tmp_path / 'confusion.csv')
