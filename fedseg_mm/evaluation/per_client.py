@@ -252,7 +252,8 @@ def client_table(figures: Sequence[ClientFigures]) -> str:
         lines.append('* with weights of its own; the others have the global model')
     for kind, words_of_kind in (('own_images', 'own images'), ('test_images', 'test images')):
         found = spread(figures)[kind].get('mIoU')
-        if found and (kind == 'own_images' or found['std']):  # the global model has one figure on the test images
+        # the global model has one figure on the test images
+        if found and (kind == 'own_images' or found['max'] > found['min']):
             lines.append(f'mIoU on {words_of_kind}: mean {found["mean"]:.2f}, standard deviation {found["std"]:.2f}, '
                          f'worst {found["min"]:.2f} ({found["worst"]}), best {found["max"]:.2f} ({found["best"]})')
     return '\n'.join(lines)
