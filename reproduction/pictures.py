@@ -9,7 +9,7 @@ from mmseg.apis import inference_model, init_model
 from mmseg.registry import DATASETS
 
 from fedseg_mm.run_logs import last_checkpoint
-from fedseg_mm.visualization import draw_convergence, draw_panels
+from fedseg_mm.visualization import draw_convergence, draw_local_epochs, draw_panels
 from reproduction.protocol import BOUNDS, SPLITS, Protocol
 from reproduction.run import Run
 
@@ -40,12 +40,29 @@ def plot(protocol: Protocol, results: Iterable[dict], folder: Path) -> list[Path
                     bounds.setdefault(row, []).append(one['mean_of_last_five']['mIoU'])
                 else:
                     curves.setdefault(row, []).append(_curve(one))
-        if curves:
+        if protocol.local_epochs:
+            paths += _plot_local_epochs(protocol, [one for one in results if one['split'] == split], split, folder)
+        elif curves:
             folder.mkdir(parents=True, exist_ok=True)
             paths.append(folder / f'convergence_{split}.png')
             draw_convergence(curves, {row: float(np.mean(values)) for row, values in bounds.items()},
                              f'CamVid, {split.replace("noniid", "non-IID")}, protocol {protocol.name}', paths[-1])
     return paths
+
+
+def _plot_local_epochs(protocol: Protocol, results: Iterable[dict], split: str, folder: Path) -> list[Path]:
+    figures: dict[str, dict[int, list[tuple[float, float]]]] = {}
+    for one in results:
+        method, epochs = protocol.local_epochs[one['row']]
+        sent = one['rounds'][-1]
+        figures.setdefault(method, {}).setdefault(epochs, []).append(
+            (one['mean_of_last_five']['mIoU'], (sent['bytes_up'] + sent['bytes_down']) / 1e6))
+    if not figures:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f'local_epochs_{split}.png'
+    draw_local_epochs(figures, f'CamVid, {split.replace("noniid", "non-IID")}, from ImageNet weights', path)
+    return [path]
 
 
 def _curve(result: dict) -> np.ndarray:

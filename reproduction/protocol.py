@@ -21,6 +21,8 @@ class Protocol:
         options (tuple[str, ...]): ``--cfg-options`` of all rows.
         row_options (Mapping[str, tuple[str, ...]]): Those of single rows, by
             which rows that share a config differ.
+        local_epochs (Mapping[str, tuple[str, int]]): Method and local epochs of
+            the rows, where these are what rows differ by.
         published (bool): Whether the paper has figures for the rows, on both
             splits of CamVid. Defaults to True.
         gpu (bool): Whether it is meant for a GPU. Defaults to False.
@@ -31,6 +33,7 @@ class Protocol:
     more_seeds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     options: tuple[str, ...] = ()
     row_options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    local_epochs: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     published: bool = True
     gpu: bool = False
     jobs: int = 1
@@ -72,6 +75,17 @@ _HELD_OUT = ('train_dataloader.dataset.datasets.1.indices=0',
              'train_dataloader.dataset.datasets.1.serialize_data=False',
              'val_dataloader.dataset.data_prefix.img_path=img_dir/val',
              'val_dataloader.dataset.data_prefix.seg_map_path=ann_dir/val')
+#: Local epochs, and what makes rounds of so many come to the 80 passes of the protocol over a client's images, with the
+#: last seventh (of 8 epochs: fifth) of them at the low rate, and the last five rounds evaluated.
+_LOCAL_EPOCHS = {
+    1: ('train_cfg.max_rounds=80', 'train_cfg.val_interval=20', 'train_cfg.dynamic_intervals=[(77,1)]',
+        'param_scheduler.0.milestones=[68]'),
+    2: (),
+    4: ('train_cfg.max_rounds=20', 'train_cfg.val_interval=5', 'train_cfg.dynamic_intervals=[(17,1)]',
+        'param_scheduler.0.milestones=[17]'),
+    8: ('train_cfg.max_rounds=10', 'train_cfg.val_interval=2', 'train_cfg.dynamic_intervals=[(7,1)]',
+        'param_scheduler.0.milestones=[8]')}
+_EPOCH_ROWS = {f'{row}-{epochs}': (row, epochs) for row in ('BackCE', 'FedProx', 'FedSeg') for epochs in _LOCAL_EPOCHS}
 #: Losses beside BackCE, on the embedded data set.
 _LOSSES = ('ce', 'bce', 'dice', 'tversky', 'lovasz', 'hausdorff')
 _DEMO = 'upernet_streetscenes_noniid1_backce'
@@ -90,6 +104,11 @@ PROTOCOLS = {
     'cpu-pretrained-held-out': Protocol(
         'cpu-pretrained-held-out', _PRETRAINED_CONFIGS, options=_HELD_OUT,
         row_options=dict.fromkeys(_BALANCED, _BALANCE), jobs=2),
+    'local-epochs': Protocol(
+        'local-epochs', {name: _PRETRAINED_ROWS[row] for name, (row, _) in _EPOCH_ROWS.items()},
+        row_options={name: (f'federated.local_epochs={epochs}', *_LOCAL_EPOCHS[epochs]) if epochs != 2 else ()
+                     for name, (_, epochs) in _EPOCH_ROWS.items()},
+        local_epochs=_EPOCH_ROWS, published=False, jobs=2),
     'losses': Protocol(
         'losses', _LOSS_CONFIGS, more_seeds=dict.fromkeys(_LOSS_CONFIGS, (1, 2)),
         options=('train_cfg.max_rounds=30', 'train_cfg.dynamic_intervals=[(26,1)]'), published=False, jobs=2),

@@ -23,6 +23,8 @@ TITLES = {
     'FedDyn-balanced': 'FedDyn + balanced BackCE',
     'MOON-balanced': 'MOON + balanced BackCE',
     'FedSeg-balanced': 'FedSeg (balanced BackCE + contrast)',
+    **{f'{row}-{epochs}': f'{row}, {epochs} local epoch{"s" * (epochs > 1)}'
+       for row in ('BackCE', 'FedProx', 'FedSeg') for epochs in (1, 2, 4, 8)},
     **{f'BackCE-{loss}': f'BackCE and {title}' for loss, title in (
         ('ce', '`CrossEntropyLoss`'), ('bce', '`CrossEntropyLoss(use_sigmoid=True)`'), ('dice', '`DiceLoss`'),
         ('tversky', '`TverskyLoss`'), ('lovasz', '`LovaszLoss`'), ('hausdorff', '`HuasdorffDisstanceLoss`'))},
@@ -32,6 +34,7 @@ TITLES = {
 }
 HEAD = ('', 'non-IID1', 'published', 'non-IID2', 'published')
 OWN_HEAD = ('', 'mIoU / aAcc')
+SPLITS_HEAD = ('', 'non-IID1', 'non-IID2')
 VARIANTS_HEAD = ('row', 'settings', 'non-IID1', 'difference', 'non-IID2', 'difference')
 
 
@@ -51,7 +54,13 @@ def cell(results: Sequence[dict]) -> str:
 
 
 def table_head(protocol: Protocol) -> tuple[str, ...]:
-    return HEAD if protocol.published else OWN_HEAD
+    if protocol.published:
+        return HEAD
+    return SPLITS_HEAD if _has_splits(protocol) else OWN_HEAD
+
+
+def _has_splits(protocol: Protocol) -> bool:
+    return any(None not in protocol.splits(row) for row in protocol.configs)
 
 
 def table_rows(protocol: Protocol, results: Iterable[dict]) -> list[list[str]]:
@@ -66,12 +75,12 @@ def table_rows(protocol: Protocol, results: Iterable[dict]) -> list[list[str]]:
     lines = []
     for row in protocol.configs:
         line = [TITLES.get(row, row)]
-        if not protocol.published:
+        if not protocol.published and not _has_splits(protocol):
             lines.append([*line, cell([one for one in results if one['row'] == row])])
             continue
         for classes, split in enumerate(SPLITS, 1):
             line += [cell([one for one in results if one['row'] == row and one['split'] in (split, None)]),
-                     published(row, 'CamVid', classes) or NONE]
+                     *([published(row, 'CamVid', classes) or NONE] if protocol.published else [])]
         lines.append(line)
     return lines
 

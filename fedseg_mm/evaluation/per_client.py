@@ -253,7 +253,7 @@ def client_table(figures: Sequence[ClientFigures]) -> str:
     for kind, words_of_kind in (('own_images', 'own images'), ('test_images', 'test images')):
         found = spread(figures)[kind].get('mIoU')
         # the global model has one figure on the test images
-        if found and (kind == 'own_images' or found['max'] > found['min']):
+        if found and (kind == 'own_images' or found['max'] != found['min']):
             lines.append(f'mIoU on {words_of_kind}: mean {found["mean"]:.2f}, standard deviation {found["std"]:.2f}, '
                          f'worst {found["min"]:.2f} ({found["worst"]}), best {found["max"]:.2f} ({found["best"]})')
     return '\n'.join(lines)

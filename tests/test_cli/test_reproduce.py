@@ -327,7 +327,7 @@ def test_the_hash_is_of_the_settings_and_not_of_the_machine(tmp_path, monkeypatc
 def test_every_run_has_a_config_and_a_command(capsys, tmp_path):
     # cpu: seeds 1 and 2 of four rows; the bound of all labels has no split
     expected = {'cpu': 8 * 2 + 1 + 2 * 4 * 2, 'cpu-pretrained': 3 * (12 * 2 + 1) + 2,
-                'cpu-pretrained-held-out': 13 * 2 + 1, 'losses': 7 * 3, 'paper': 6 * 2}
+                'cpu-pretrained-held-out': 13 * 2 + 1, 'local-epochs': 12 * 2, 'losses': 7 * 3, 'paper': 6 * 2}
     assert PROTOCOLS.keys() == expected.keys()
     for name, number in expected.items():
         reproduce.main(['--protocol', name, '--list', '--results', str(tmp_path), '--work-dir', str(tmp_path)])
@@ -398,6 +398,39 @@ def test_the_document_has_the_settings_that_were_tried(protocol):
     rows = [line for line in done.stdout.splitlines() if line.startswith('|')][2:]
     document = (ROOT / 'docs' / 'reproduction.md').read_text()
     assert len(rows) > 9 and all(row in document for row in rows)
+
+
+def test_local_epochs_differ_in_nothing_that_makes_steps_more_or_fewer(tmp_path):
+    """80 passes over a client's images in all, the last five rounds evaluated, most rounds at the high rate."""
+    protocol = PROTOCOLS['local-epochs']
+    for row, (method, epochs) in protocol.local_epochs.items():
+        cfg = Run(protocol, row, 'noniid2', 0, (), tmp_path, tmp_path).cfg
+        rounds, loop = cfg.train_cfg.max_rounds, cfg.train_cfg
+        assert cfg.federated.local_epochs == epochs and epochs * rounds == 80
+        start, interval = loop.dynamic_intervals[-1]
+        evaluated = [n for n in range(1, rounds + 1) if n % (interval if n + 1 >= start else loop.val_interval) == 0]
+        assert interval == 1 and evaluated[-5:] == list(range(rounds - 4, rounds + 1))
+        assert 0.8 <= cfg.param_scheduler[0].milestones[0] / rounds <= 0.85
+        other = Run(PROTOCOLS['cpu-pretrained'], method, 'noniid2', 0, (), tmp_path, tmp_path)
+        own = Run(protocol, row, 'noniid2', 0, (), tmp_path, tmp_path)
+        assert (own.config_hash == other.config_hash) == (epochs == 2)
+
+
+def test_local_epochs_have_a_table_and_a_picture(tmp_path, capsys):
+    results = tmp_path / 'results'
+    for row in ('BackCE-2', 'BackCE-8', 'FedSeg-2'):
+        for seed, value in ((0, 40.0), (1, 42.0)):
+            run = Run(PROTOCOLS['local-epochs'], row, 'noniid2', seed, (), tmp_path, results)
+            RowResults(results / 'local-epochs' / f'{row}.json').put(dict(
+                split='noniid2', seed=seed, options=[], row=row, config_hash=run.config_hash, partition='p',
+                mean_of_last_five=dict(mIoU=value, aAcc=80.0), rounds=[dict(bytes_up=1, bytes_down=2)],
+                evaluations=[], environment={}, commit=''))
+    reproduce.main(['--protocol', 'local-epochs', '--table', '--markdown', '--results', str(results)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == '|  | non-IID1 | non-IID2 |'
+    assert '| BackCE, 8 local epochs | – | 41.00 ± 1.41 / 80.00 ± 0.00 (2 seeds) |' in lines
+    reproduce.main(['--protocol', 'local-epochs', '--plot', str(tmp_path / 'figures'), '--results', str(results)])
+    assert [path.name for path in (tmp_path / 'figures').iterdir()] == ['local_epochs_noniid2.png']
 
 
 def test_the_page_on_losses_has_the_results_that_are_kept():
