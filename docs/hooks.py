@@ -33,6 +33,8 @@ def _formulas(text: str) -> str:
 
 def _lines(formula: str) -> str:
     """One formula per line of an aligned one."""
+    if r'\begin{cases}' in formula:
+        return _mathml(formula, 'block')
     formula = re.sub(r'\\(?:begin|end)\{aligned\}', '', formula)
     return ''.join(_mathml(line.replace('&', ''), 'block') for line in re.split(r'\\\\(?![a-z])', formula))
 
