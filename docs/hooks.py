@@ -28,7 +28,7 @@ def on_page_markdown(markdown, page, config, files):
 def _formulas(text: str) -> str:
     text = re.sub(r'\$\$(.+?)\$\$', lambda found: f'\n\n<div class="formula">{_lines(found[1])}</div>\n\n', text,
                   flags=re.DOTALL)
-    return re.sub(r'(?<![\\$\w])\$([^$\n]+(?:\n[^$\n]+)?)\$(?![\w$])', lambda found: _mathml(found[1], 'inline'), text)
+    return re.sub(r'(?<![\\$\w])\$([^$\n]+(?:\n[^$\n]+)?)\$(?![\w$])', lambda found: f'<span>{_mathml(found[1], "inline")}</span>', text)
 
 
 def _lines(formula: str) -> str:
@@ -40,5 +40,6 @@ def _lines(formula: str) -> str:
 
 
 def _mathml(formula: str, display: str) -> str:
+    formula = formula.replace(r'\arg\min', r'\operatorname{arg\,min}').replace(r'\arg\max', r'\operatorname{arg\,max}')
     formula = re.sub(r'\\[lr]Vert\b', r'\\|', re.sub(r'\\[Bb]igg?[lr]?(?=\W|\\)', '', html.unescape(formula)))
     return convert(' '.join(formula.split()), display=display)
