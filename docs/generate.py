@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 
-import fedseg_mm  # noqa: F401  first: it makes mmseg importable
 from mmengine import registry as mmengine_registries
 from mmengine.registry import Registry
 from mmseg import registry as mmseg_registries
 from mmseg.utils import register_all_modules
 
+import fedseg_mm  # noqa: F401  first: it makes mmseg importable
 from fedseg_mm import registry as own_registries
 from fedseg_mm.aggregators import Aggregator
 from fedseg_mm.aggregators.cohort_aggregator import CohortAggregator

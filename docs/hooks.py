@@ -28,7 +28,8 @@ def on_page_markdown(markdown, page, config, files):
 def _formulas(text: str) -> str:
     text = re.sub(r'\$\$(.+?)\$\$', lambda found: f'\n\n<div class="formula">{_lines(found[1])}</div>\n\n', text,
                   flags=re.DOTALL)
-    return re.sub(r'(?<![\\$\w])\$([^$\n]+(?:\n[^$\n]+)?)\$(?![\w$])', lambda found: f'<span>{_mathml(found[1], "inline")}</span>', text)
+    return re.sub(r'(?<![\\$\w])\$([^$\n]+(?:\n[^$\n]+)?)\$(?![\w$])',
+                  lambda found: f'<span>{_mathml(found[1], "inline")}</span>', text)
 
 
 def _lines(formula: str) -> str:

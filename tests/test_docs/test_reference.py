@@ -101,7 +101,7 @@ def test_there_are_registered_classes():
 @pytest.mark.parametrize('name', [name for name in registered_in_the_source() if name != 'FederatedTrainLoop'])
 def test_every_registered_class(name):
     cls, text = class_of(name), section(name)
-    first = inspect.cleandoc(cls.__doc__).split('.')[0].split('\n')[0][:20].replace('``', '`')
+    first = re.split(r'[:`.\n]', inspect.cleandoc(cls.__doc__))[0]
     assert first in text
     assert_covered(takes(cls), text)
 
