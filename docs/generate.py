@@ -141,9 +141,9 @@ def reference() -> str:
     register_all_modules()
     lines = [
         '# All keys of a config', '',
-        'Every key of `federated` and of the federated `train_cfg`, and every class that the package registers, with its '
-        'arguments and their defaults. All other keys of a config are MMEngine\'s and MMSegmentation\'s. A class is named '
-        'by `type`, such as `algorithm=dict(type=\'FedProx\', mu=0.01)`; on the command line, '
+        "Every key of `federated` and of the federated `train_cfg`, and every class that the package registers, with "
+        "its arguments and their defaults. All other keys of a config are MMEngine's and MMSegmentation's. A class is "
+        "named by `type`, such as `algorithm=dict(type='FedProx', mu=0.01)`; on the command line, "
         '`--cfg-options federated.algorithm.mu=0.01`.', '',
         'Made from the signatures and docstrings by `python docs/generate.py`.', '',
         '## `federated`', '', markdown(sections(Federation)[0]), '',
