@@ -1,0 +1,11 @@
+"""What hostile clients do, to try how much of it an aggregator stands."""
+from .alie import ALIE
+from .attack import Attack, HonestUpdates
+from .gaussian_noise import GaussianNoise
+from .inner_product_manipulation import InnerProductManipulation
+from .label_flip import LabelFlip
+from .scaling import Scaling
+from .sign_flip import SignFlip
+
+__all__ = ['ALIE', 'Attack', 'GaussianNoise', 'HonestUpdates', 'InnerProductManipulation', 'LabelFlip', 'Scaling',
+           'SignFlip']
