@@ -75,7 +75,8 @@ def test_flipped_labels_are_as_if_the_files_were(own_data, tmp_path):
     _, plain = run(own_data, tmp_path / 'plain', **{
         'federated.partitioner': str(tmp_path / 'manifest.json')})
     for client in range(4):
-        assert_same_bits(keep.sent[client], plain.sent[client])
+        for name, tensor in keep.sent[client].items():
+            assert tensor.allclose(plain.sent[client][name], atol=1e-5), name
 
 
 def test_nobody_hostile_is_the_local_backend(tiny_data, tmp_path):
