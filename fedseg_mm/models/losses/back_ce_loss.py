@@ -1,9 +1,13 @@
 """BackCE: cross-entropy that knows that unannotated pixels are some other class."""
+import functools
+import importlib.util
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn as nn
+from mmengine.logging import print_log
 from mmseg.models.losses.utils import get_class_weight
 from mmseg.registry import MODELS
 from torch import Tensor
@@ -15,6 +19,8 @@ from fedseg_mm.validation import check_number
 
 #: Scores that are worked on at a time, which bounds the temporary memory: a CPU's caches want few, a GPU few launches.
 BLOCK = dict(cpu=2**21, cuda=2**25)
+#: What works on the scores: torch's operations, one Triton kernel per pass, or that on a GPU where it works.
+IMPLEMENTATIONS = ('auto', 'torch', 'triton')
 
 
 class _LogRatio(torch.autograd.Function):
@@ -83,7 +89,7 @@ def _blocks(logits: Tensor) -> list[slice]:
 
 
 def back_ce(logits: Tensor, label: Tensor, annotated: Tensor | None = None, unannotated: Tensor | None = None,
-            ignore_index: int = 255) -> tuple[Tensor, Tensor]:
+            ignore_index: int = 255, implementation: str = 'auto') -> tuple[Tensor, Tensor]:
     r"""BackCE of every pixel (FedSeg, Miao et al., CVPR 2023, :math:`L_{backce}`).
 
     .. math::
@@ -107,13 +113,14 @@ def back_ce(logits: Tensor, label: Tensor, annotated: Tensor | None = None, unan
         unannotated (Tensor, optional): Further unannotated pixels, whatever
             their label, bool (N, H, W).
         ignore_index (int): Label that does not count. Defaults to 255.
+        implementation (str): As in :class:`BackCELoss`. Defaults to 'auto'.
 
     Returns:
         tuple[Tensor, Tensor]: The loss (N, H, W), 0 where a pixel does not
         count, and which pixels count, bool (N, H, W).
     """
     pixels = _Pixels.of(logits, label, annotated, unannotated, ignore_index)
-    return _back_ce(logits, pixels), pixels.counted
+    return _back_ce(logits, pixels, implementation), pixels.counted
 
 
 class _Pixels(NamedTuple):
@@ -161,8 +168,59 @@ class _Pixels(NamedTuple):
         return sizes.gather(1, groups).view_as(self.shown)
 
 
-def _back_ce(logits: Tensor, pixels: _Pixels) -> Tensor:
-    loss = _LogRatio.apply(logits, pixels.shown, pixels.hidden, ~pixels.annotated[..., None, None])
+@functools.cache
+def reason_against_triton(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why scores cannot go through the Triton kernels; None if they can.
+
+    The kernels are tried: Triton may lack a compiler, or the GPU be too old
+    for it, which shows in no other way.
+    """
+    if importlib.util.find_spec('triton') is None:
+        return 'Triton is not installed'
+    from fedseg_mm.models.losses import back_ce_triton
+    if dtype not in back_ce_triton.DTYPES:
+        return f'they are for scores of half or single precision, not {dtype}'
+    if device.type != ('cpu' if back_ce_triton.is_interpreted() else 'cuda'):
+        return f'they do not run on the device {device}'
+    try:
+        with torch.enable_grad():
+            logits = torch.zeros(1, 2, 1, 1, dtype=dtype, device=device, requires_grad=True)
+            label, hidden = (torch.zeros(1, 1, 1, dtype=kind, device=device) for kind in (torch.uint8, torch.bool))
+            absent = torch.zeros(1, 2, 1, 1, dtype=torch.bool, device=device)
+            torch.autograd.grad(back_ce_triton.FusedLogRatio.apply(logits, label, hidden, absent).sum(), logits)
+    except Exception as error:
+        return f'{type(error).__name__}: {error}'
+    return None
+
+
+def _uses_triton(logits: Tensor, implementation: str) -> bool:
+    """Whether the Triton kernels work on these scores.
+
+    Raises:
+        FedSegError: They are asked for, and cannot.
+    """
+    if implementation == 'torch' or (implementation == 'auto' and not (
+            logits.is_cuda and torch.cuda.is_available() and logits.dtype != torch.float64)):
+        return False
+    reason = reason_against_triton(logits.device, logits.dtype)
+    if reason is not None and implementation == 'triton':
+        raise FedSegError(f"BackCELoss.implementation='triton' cannot be used: {reason}; leave it out")
+    if reason is not None:
+        _say_once(f'BackCE goes without its Triton kernels ({reason}): the same loss, more slowly.')
+    return reason is None
+
+
+@functools.cache
+def _say_once(sentence: str) -> None:
+    print_log(sentence, 'current', logging.WARNING)
+
+
+def _back_ce(logits: Tensor, pixels: _Pixels, implementation: str) -> Tensor:
+    ratio: type[torch.autograd.Function] = _LogRatio
+    if _uses_triton(logits, implementation):
+        from fedseg_mm.models.losses.back_ce_triton import FusedLogRatio
+        ratio = FusedLogRatio
+    loss = ratio.apply(logits, pixels.shown, pixels.hidden, ~pixels.annotated[..., None, None])
     return loss.masked_fill(~pixels.counted, 0)
 
 
@@ -203,6 +261,10 @@ class BackCELoss(nn.Module):
         reduction (str): 'none', 'mean' or 'sum'. Defaults to 'mean'.
         loss_name (str): Name in the log; with the prefix 'loss_' it is part
             of the backward graph. Defaults to 'loss_back_ce'.
+        implementation (str): What works on the scores: 'torch', its own
+            operations; 'triton', one kernel per pass, in float32 for scores
+            of half or single precision; or 'auto', the kernels on a GPU where
+            they work. Defaults to 'auto'.
 
     Raises:
         FedSegError: An argument is not as described.
@@ -210,19 +272,23 @@ class BackCELoss(nn.Module):
 
     def __init__(self, loss_weight: float = 1.0, class_weight: Sequence[float] | str | None = None,
                  void_as_background: bool = False, balance_power: float = 1.0, balance_over: str = 'batch',
-                 reduction: str = 'mean', loss_name: str = 'loss_back_ce') -> None:
+                 reduction: str = 'mean', loss_name: str = 'loss_back_ce', implementation: str = 'auto') -> None:
         super().__init__()
         check_number('BackCELoss.balance_power', balance_power, least=0, most=1)
         if balance_over not in ('batch', 'image'):
             raise FedSegError(f"BackCELoss.balance_over must be 'batch' or 'image', but is {balance_over!r}")
         if reduction not in ('none', 'mean', 'sum'):
             raise FedSegError(f"BackCELoss.reduction must be 'none', 'mean' or 'sum', but is {reduction!r}")
+        if implementation not in IMPLEMENTATIONS:
+            raise FedSegError("BackCELoss.implementation must be 'auto', 'torch' or 'triton', but is "
+                              f'{implementation!r}')
         self.loss_weight = loss_weight
         self.class_weight = get_class_weight(class_weight)
         self.void_as_background = void_as_background
         self.balance_power = balance_power
         self.balance_over = balance_over
         self.reduction = reduction
+        self.implementation = implementation
         self._loss_name = loss_name
         self._classes: tuple[tuple[int, ...] | None, ...] = (None, )
         self._annotated: Tensor | None = None
@@ -281,7 +347,7 @@ class BackCELoss(nn.Module):
             void = label == ignore_index
             unannotated = void if unannotated is None else unannotated | void
         pixels = _Pixels.of(cls_score, label, annotated, unannotated, ignore_index)
-        loss = _back_ce(cls_score, pixels)
+        loss = _back_ce(cls_score, pixels, self.implementation)
 
         factors = pixels.counted.to(loss.dtype)
         if self.class_weight is not None:
