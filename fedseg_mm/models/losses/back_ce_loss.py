@@ -69,12 +69,13 @@ class _LogRatio(torch.autograd.Function):
             total, hides, scale = (kept[block].unsqueeze(1) for kept in (log_total, hidden, grad_output))
             to_absent = torch.where(hides, log_absent[block].unsqueeze(1) - total, 0)
             # in the gradient itself, unless its precision is too low to subtract in
-            part = gradient[block] if gradient.dtype == total.dtype else total.new_empty(z.shape)
+            part = gradient[block] if gradient.dtype == total.dtype else torch.empty_like(
+                z, dtype=total.dtype)
             torch.addcmul(total, is_absent[block], to_absent, out=part)
             torch.sub(z, part, out=part).exp_()
             # -P_annotated = P_absent - 1, less the factor of the other classes
             further = torch.where(hides, scale * (to_absent.expm1_() - 1), 0)
-            part.mul_(torch.addcmul(scale, is_absent[block], further))
+            part.mul_(torch.addcmul(scale, is_absent[block], further, out=torch.empty_like(part)))
             part.scatter_add_(1, label[block].unsqueeze(1).long(), torch.where(hides, 0, -scale))
             if gradient.dtype != part.dtype:
                 gradient[block] = part
