@@ -293,6 +293,7 @@ class BackCELoss(nn.Module):
         self._loss_name = loss_name
         self._classes: tuple[tuple[int, ...] | None, ...] = (None, )
         self._annotated: Tensor | None = None
+        self._weights: Tensor | None = None
         self._unannotated: Tensor | None = None
 
     @property
@@ -393,7 +394,7 @@ class BackCELoss(nn.Module):
                 if not all(0 <= c < num_classes for c in classes):
                     raise ValueError(f'the annotated classes {classes} are not all among the {num_classes} classes')
                 row[list(classes)] = True
-            self._annotated = mask.to(logits.device)
+            self._annotated = mask.to(logits.device, non_blocking=True)
         return self._annotated
 
     def _pixel_factors(self, loss: Tensor, num_classes: int, label: Tensor, annotated: Tensor | None,
@@ -402,7 +403,9 @@ class BackCELoss(nn.Module):
         if len(self.class_weight) != num_classes:
             raise ValueError(f'class_weight has {len(self.class_weight)} entries, but there are {num_classes} classes')
         by_label = loss.new_zeros(len(label), 256)  # for each image
-        by_label[:, :num_classes] = loss.new_tensor(self.class_weight)
+        if self._weights is None or self._weights.device != loss.device:
+            self._weights = torch.tensor(self.class_weight, dtype=loss.dtype).to(loss.device, non_blocking=True)
+        by_label[:, :num_classes] = self._weights
         if annotated is not None:
             absent = ~annotated.expand(len(label), num_classes)
             mean_absent = (by_label[:, :num_classes] * absent).sum(1) / absent.sum(1).clamp(min=1)
