@@ -8,6 +8,7 @@ from mmseg.datasets.transforms import GenerateEdge, PackSegInputs
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from fedseg_mm.datasets.client_sample import ClientSample
 from fedseg_mm.datasets.label_scan import plain_datasets
 from fedseg_mm.datasets.labels import VOID
 from fedseg_mm.datasets.partition import ClientShard
@@ -92,6 +93,7 @@ class ClientDataset(Dataset):
                               f'{reason(error, typed=True)}') from error
         if sample is None:
             raise FedSegError(f'the train pipeline rejects the image {info.get("img_path")}')
+        sample['data_samples'] = ClientSample.of(sample['data_samples'])
         sample['data_samples'].set_metainfo(dict(annotated_classes=key.classes))
         return sample
 

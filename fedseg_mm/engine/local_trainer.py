@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedseg_mm.algorithms.fedavg import FedAvg, load_weights
 from fedseg_mm.datasets import ClientStream, Pass
+from fedseg_mm.datasets.client_sample import widen_labels
 from fedseg_mm.engine.client_state_store import ClientStateStore
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.models import BackCELoss, FrozenModel, MissingMaps, PixelFeatures, hide_unannotated_pixels
@@ -55,6 +56,8 @@ class LocalTrainer:
         self.store = store
         self.seed = seed
         stream.batch_sampler.seed = seed
+        model.data_preprocessor.register_forward_hook(widen_labels)
+        model.data_preprocessor._non_blocking = True  # images and labels that are pinned travel while the host goes on
         self.back_ce_losses = [module for module in model.modules() if isinstance(module, BackCELoss)]
         self.own_names = algorithm.own_names(model)
         self.has_batch_norm = any(isinstance(module, _BatchNorm) for module in model.modules())

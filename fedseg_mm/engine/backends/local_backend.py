@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import broadcast_object_list, get_rank, get_world_size, is_main_process
 from mmengine.model import is_model_wrapper
@@ -88,7 +89,8 @@ class LocalBackend(Backend):
             function = FUNCTIONS.get(collate_type) if isinstance(collate_type, str) else collate_type
             collate_fn = partial(function, **collate_fn)
         self.stream = ClientStream(clients_view, batch_sampler, num_workers, collate_fn,
-                                   **{key: loader[key] for key in LOADER_KEYS if key in loader})
+                                   **{'pin_memory': torch.cuda.is_available(),
+                                      **{key: loader[key] for key in LOADER_KEYS if key in loader}})
 
     def _check_losses(self, runner, model, summary: PartitionSummary) -> None:
         """Refuse losses that fail, and warn of those that learn what nobody knows.
