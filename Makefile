@@ -1,11 +1,12 @@
-# make demo: what BackCE does, in minutes on a CPU. make test: the tests. make bench: the speed. All start from nothing
+# make demo: what BackCE does, in minutes on a CPU. make test: the tests. make bench: the speed. make docs:
+# the documentation as a site. All start from nothing
 # but Python >= 3.10.
 # An environment that has torch can be named instead: make demo ENV=/path/to/env
 PYTHON ?= python3
 ENV ?= .venv
 PIP = $(ENV)/bin/python -m pip install --disable-pip-version-check --quiet -c requirements/tested.txt
 
-.PHONY: demo test test-slow bench environment clean
+.PHONY: demo test test-slow bench docs environment clean
 
 demo: environment
 	$(ENV)/bin/python tools/demo.py
@@ -19,6 +20,12 @@ test-slow: environment
 # figures for docs/performance.md, in benchmarks/results/cpu.json; on a machine that has nothing else to do
 bench: environment
 	$(ENV)/bin/python benchmarks/run.py
+
+# site/index.html, which opens from disk; a dead link is an error
+docs: environment
+	$(PIP) -e '.[docs]'
+	$(ENV)/bin/python docs/generate.py
+	$(ENV)/bin/python -m mkdocs build
 
 environment: $(ENV)/.fedseg_mm
 
@@ -35,4 +42,4 @@ $(ENV)/.fedseg_mm: pyproject.toml requirements/tested.txt
 	@touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist site *.egg-info

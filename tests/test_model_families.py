@@ -156,7 +156,8 @@ def listing() -> str:
         '# Models', '',
         'Families of MMSegmentation 1.2.2 whose packaged config trains with FedSeg, the contrastive loss included, '
         'unchanged:', '',
-        '    python tools/fed_train.py mmseg::CONFIG --federated configs/_base_/federated/fedseg_noniid1.py', '',
+        '<!-- not run: needs data and a GPU; this page is of tests -->', '```bash',
+        'python tools/fed_train.py mmseg::CONFIG --federated configs/_base_/federated/fedseg_noniid1.py', '```', '',
         'Each ran one round and an evaluation in a test, shrunk to small images and, where a line says so, to fewer '
         'layers; `pytest -m slow tests/test_model_families.py` runs them all. Other configs of a family are expected '
         'to work alike. In PIDNet the boundary-aware term counts all unannotated pixels, also those away from '

@@ -1,4 +1,4 @@
-# FedAvg with BackCE on images of your own; to be inherited, with data_root and classes (see README.md).
+# FedAvg with BackCE on images of your own; to be inherited, with data_root and classes (see docs/data.md).
 _base_ = [
     '../_base_/models/deeplabv3_r50-d8.py', '../_base_/datasets/own_folder_512x512.py',
     '../_base_/federated/own_folder.py', '../_base_/schedules/fedseg_paper.py', '../_base_/default_runtime.py'

@@ -1,5 +1,5 @@
 # FedAvg with BackCE on images of your own, a small model for a CPU; to be inherited, with data_root and classes (see
-# README.md).
+# docs/data.md).
 _base_ = [
     '../_base_/models/upernet_r18_narrow.py', '../_base_/datasets/own_folder_small.py',
     '../_base_/federated/own_folder.py', '../_base_/schedules/cpu_70_rounds.py', '../_base_/default_runtime.py'

@@ -170,7 +170,7 @@ def main(argv: list[str] | None = None) -> None:
         for title, paths in (('Checkpoints', checkpoints.values()),
                              ('Logs', [newest(work_dir / row, '2*/*.log') for row in ROWS])):
             print(f'{title:13s}' + '  '.join(map(str, paths)))
-        print(as_called('Next: README.md, "Real data"; python tools/fed_train.py --help'))
+        print(as_called('Next: README.md, "Your own images"; python tools/fed_train.py --help'))
 
 
 def draw(scenes: StreetScenesDataset, work_dir: Path, picture: Path) -> None:

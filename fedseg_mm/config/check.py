@@ -106,7 +106,7 @@ def _check_dataset(dataset: dict, key: str, labelled: bool) -> None:
         return  # a remote file backend
     if root and not osp.isdir(root):
         raise FedSegError(f'the data folder {root} does not exist: put or link the data set there, name the folder in '
-                          'the environment variable that README.md gives for it, or set '
+                          'the environment variable that docs/data.md gives for it, or set '
                           f'{key}.data_root')
     for name, prefix in (dataset.get('data_prefix') or {}).items():
         folder = osp.join(root, prefix) if isinstance(prefix, str) and (labelled or name == 'img_path') else ''

@@ -206,7 +206,7 @@ val_dataloader = dict(dataset=dict(
 test_dataloader = val_dataloader
 model = dict({heads})
 # who holds what is simulated here, and each client annotates some of the classes; clients of your own are written into
-# a file: partitioner='clients.yaml', see README.md
+# a file: partitioner='clients.yaml', see docs/clients.md
 federated = dict(
     partitioner=dict(num_clients={clients}, classes_per_client={-(-shown // clients)}),
     clients_per_round={min(5, clients)})

@@ -179,16 +179,16 @@ def make_cityscapes(folder: Path) -> None:
                 cv2.imwrite(str(folder / 'gtFine' / split / city / f'{name}_gtFine_labelTrainIds.png'), label)
 
 
-def readme_code(language: str) -> list[str]:
-    """README's code, block by block."""
-    return re.findall(rf'```{language}\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)
+def page_file(page: str, name: str) -> str:
+    """The file of a page of docs/ that begins with its name."""
+    (text,) = re.findall(rf'```python\n(# {name}\n.*?)```', (ROOT / 'docs' / page).read_text(), re.DOTALL)
+    return text
 
 
-def test_the_readmes_own_federation_and_method(tmp_path):
-    """The README's config and its method, word by word, on a small crop."""
+def test_the_documentations_own_federation_and_method(tmp_path):
+    """The documentation's config and its method, word by word, on a small crop."""
     make_cityscapes(tmp_path / 'cityscapes')
-    _, config, method = readme_code('python')
-    assert config.startswith('# my_config.py') and method.startswith('# my_method.py')
+    config, method = page_file('training.md', 'my_config.py'), page_file('extending.md', 'my_method.py')
     (tmp_path / 'my_config.py').write_text(config)
     (tmp_path / 'my_method.py').write_text(method)
     (tmp_path / 'own.py').write_text(config.replace("'FedAvg'", "'NearEmbeddings'") +
@@ -208,7 +208,7 @@ def test_the_readmes_own_federation_and_method(tmp_path):
 
 
 def test_the_cityscapes_config_trains_and_evaluates(tmp_path):
-    """The config of the README with a small crop, batch and federation, on CPU."""
+    """The config of the documentation with a small crop, batch and federation, on CPU."""
     make_cityscapes(tmp_path / 'cityscapes')
     config = ROOT / 'configs' / 'fedseg' / 'deeplabv3_cityscapes_noniid1.py'
     done = run_tool(
