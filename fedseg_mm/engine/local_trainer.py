@@ -1,6 +1,6 @@
 """The one place where a client trains."""
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
@@ -30,6 +30,10 @@ def starts_at_zero(optimizer: torch.optim.Optimizer) -> bool:
     if type(optimizer) is torch.optim.SGD:  # with dampening, the first step takes more of the gradient than the others
         return not any(group['dampening'] for group in optimizer.param_groups)
     return type(optimizer) in (torch.optim.Adam, torch.optim.AdamW)
+
+
+def _as_it_is(function: Callable) -> Callable:
+    return function
 
 
 class LocalTrainer:
@@ -65,9 +69,32 @@ class LocalTrainer:
         if self._overrides('adjust_gradients') and optim_wrapper.optimizer.defaults.get('fused'):
             raise FedSegError(f'{type(algorithm).__name__} changes gradients before the optimizer steps, which '
                               'optim_wrapper.optimizer.fused=True leaves no room for: remove it')
+        #: What keeps a function out of compiled graphs; see :meth:`compile`.
+        self._untraced: Callable = _as_it_is
         self.frozen_model = FrozenModel(model)
         if self._features is not None:
             _ = self.frozen_model.module  # now: in the middle of a step a model may hold what cannot be copied
+
+    def compile(self, wrapped: bool, **options) -> None:
+        """Compile the network once, and not anew for every client (MMEngine's ``compile``).
+
+        What depends on the client, the round or the sizes of the images
+        before they are padded stays out of the graphs, each of which would be
+        compiled for each of them: hooks, losses' sums, BackCE, the data
+        preprocessor and the optimizer's step.
+
+        Args:
+            wrapped (bool): Whether MMEngine has compiled a wrapper of the
+                model, which is not what trains.
+            options: Arguments of ``torch.compile``.
+        """
+        self._untraced = torch.compiler.disable
+        for owner, name in ((self.model.data_preprocessor, 'forward'), (self.model, 'parse_losses'),
+                            (self.optim_wrapper, 'update_params'),
+                            *((loss, 'forward') for loss in self.back_ce_losses)):
+            setattr(owner, name, self._untraced(getattr(owner, name)))
+        if wrapped:
+            self.model.train_step = torch.compile(self.model.train_step, **options)
 
     def _find_features(self) -> PixelFeatures | MissingMaps | None:
         """What catches the maps for a method that adds losses; a method that does not ask for them needs none."""
@@ -124,11 +151,14 @@ class LocalTrainer:
         context = self.begin(client, broadcast)
         self.model.train()
         sums: dict[str, Tensor] = {}
+        device = next(self.model.parameters()).device
         with self.method_in_step(context):
             for batch in self.stream.batches(Pass(broadcast.round, client)):
                 log_vars = self.model.train_step(batch, optim_wrapper=self.optim_wrapper)
                 for name, value in log_vars.items():
-                    value = torch.as_tensor(value).detach()
+                    if not torch.is_tensor(value):  # filled in on the device: a copy would be waited for
+                        value = torch.full((), value, dtype=torch.float32, device=device)
+                    value = value.detach()
                     sums[name] = sums[name] + value if name in sums else value
         with torch.no_grad():
             extras = self.algorithm.finish_client(context)
@@ -242,7 +272,7 @@ class LocalTrainer:
     def method_in_step(self, context: ClientContext) -> Iterator[None]:
         """The client's and the method's part in every training step, as hooks of the stock step."""
         with ExitStack() as stack:
-            stack.callback(hide_unannotated_pixels(self.model).remove)
+            stack.callback(hide_unannotated_pixels(self.model, self._untraced).remove)
             if (features := self._features) is not None:
                 stack.enter_context(features.caught())
 
@@ -254,11 +284,15 @@ class LocalTrainer:
                 def add_losses(model, args, kwargs, losses):
                     if model is self.model and kwargs.get('mode') == 'loss':
                         context.maps = features.take()  # type: ignore[assignment]
-                        return {**losses, **self.algorithm.local_loss(context)}
+                        return {**losses, **{
+                            name: value if torch.is_tensor(value) else context.images.new_full((), value)
+                            for name, value in self.algorithm.local_loss(context).items()}}
 
                 # before label 254 is hidden
-                stack.callback(self.model.register_forward_pre_hook(see_batch, prepend=True, with_kwargs=True).remove)
-                stack.callback(self.model.register_forward_hook(add_losses, with_kwargs=True).remove)
+                stack.callback(self.model.register_forward_pre_hook(
+                    self._untraced(see_batch), prepend=True, with_kwargs=True).remove)
+                stack.callback(self.model.register_forward_hook(
+                    self._untraced(add_losses), with_kwargs=True).remove)
             if self._overrides('adjust_gradients'):
                 stack.callback(self.optim_wrapper.optimizer.register_step_pre_hook(
                     lambda *_: self.algorithm.adjust_gradients(context)).remove)

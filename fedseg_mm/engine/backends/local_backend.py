@@ -122,6 +122,8 @@ class LocalBackend(Backend):
         check_features_once(model)
         self.trainer = LocalTrainer(model, runner.optim_wrapper, self.stream, federation.algorithm, self.store,
                                     runner.seed)
+        if (options := runner.cfg.get('compile')):
+            self.trainer.compile(is_model_wrapper(runner.model), **({} if options is True else options))
 
     def _open_states(self, rounds: int) -> str:
         """The name of the folder of the clients' states, which are those of the checkpoint, or none.
