@@ -10,7 +10,6 @@ if not asks_for_help():
     from . import (  # noqa: F401
         aggregators,
         algorithms,
-        attacks,
         datasets,
         engine,
         evaluation,

@@ -15,8 +15,6 @@ AGGREGATORS = Registry('aggregator', scope='mmseg', locations=['fedseg_mm.aggreg
 CLIENT_SAMPLERS = Registry('client sampler', scope='mmseg', locations=['fedseg_mm.samplers'])
 #: What becomes of batch normalisation.
 BATCH_NORM_POLICIES = Registry('batch-norm policy', scope='mmseg', locations=['fedseg_mm.algorithms'])
-#: What hostile clients do.
-ATTACKS = Registry('attack', scope='mmseg', locations=['fedseg_mm.attacks'])
 #: Where clients train.
 BACKENDS = Registry('backend', scope='mmseg', locations=['fedseg_mm.engine.backends'])
 #: What is done to an update before it leaves its client, or to the combined update.
