@@ -1,5 +1,6 @@
 """The one place where a client trains."""
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedseg_mm.algorithms.fedavg import FedAvg, load_weights
+from fedseg_mm.attacks import HostileClients
 from fedseg_mm.datasets import ClientStream, Pass
 from fedseg_mm.datasets.client_sample import widen_labels
 from fedseg_mm.engine.client_state_store import ClientStateStore
@@ -32,6 +34,10 @@ def starts_at_zero(optimizer: torch.optim.Optimizer) -> bool:
     return type(optimizer) in (torch.optim.Adam, torch.optim.AdamW)
 
 
+class TooSlow(Exception):
+    """A client took longer than it may; says how long."""
+
+
 def _as_it_is(function: Callable) -> Callable:
     return function
 
@@ -46,19 +52,22 @@ class LocalTrainer:
         algorithm (FedAvg): The federated method.
         store (ClientStateStore): What clients keep from round to round.
         seed (int): Seed of the run.
+        hostile (HostileClients, optional): Whose updates are falsified.
+            Defaults to None: nobody's.
 
     Raises:
         FedSegError: The method does not fit the model or the optimizer.
     """
 
     def __init__(self, model: BaseModel, optim_wrapper: OptimWrapper, stream: ClientStream, algorithm: FedAvg,
-                 store: ClientStateStore, seed: int) -> None:
+                 store: ClientStateStore, seed: int, hostile: HostileClients | None = None) -> None:
         self.model = model
         self.optim_wrapper = optim_wrapper
         self.stream = stream
         self.algorithm = algorithm
         self.store = store
         self.seed = seed
+        self.hostile = hostile or HostileClients()
         stream.batch_sampler.seed = seed
         model.data_preprocessor.register_forward_hook(widen_labels)
         model.data_preprocessor._non_blocking = True  # images and labels that are pinned travel while the host goes on
@@ -125,7 +134,7 @@ class LocalTrainer:
             passes += [Pass(round, client, survey=True) for client in cohort]
         return passes
 
-    def fit(self, client: int, broadcast: Broadcast) -> ClientUpdate:
+    def fit(self, client: int, broadcast: Broadcast, time_limit: float | None = None) -> ClientUpdate:
         """Train one client from the broadcast weights.
 
         The result depends on the arguments, the client's stored state and the
@@ -136,13 +145,17 @@ class LocalTrainer:
         Args:
             client (int): The client's id.
             broadcast (Broadcast): What the server sent.
+            time_limit (float, optional): Seconds that the client may take.
+                Defaults to None: as long as it takes.
 
         Returns:
             ClientUpdate: Its weights are the model's live tensors.
 
         Raises:
             FedSegError: An image cannot be loaded; names the file.
+            TooSlow: The client has exceeded its time.
         """
+        started = time.perf_counter()
         num_steps = self.stream.batch_sampler.num_batches(client)
         for group, values in zip(self.optim_wrapper.optimizer.param_groups, broadcast.hyperparameters):
             group.update(values)
@@ -160,23 +173,30 @@ class LocalTrainer:
                         value = torch.full((), value, dtype=torch.float32, device=device)
                     value = value.detach()
                     sums[name] = sums[name] + value if name in sums else value
+                if time_limit is not None and (seconds := time.perf_counter() - started) > time_limit:
+                    self._leave_client()
+                    raise TooSlow(f'it exceeded client_time_limit={time_limit:g}: {seconds:.1f} s so far')
         with torch.no_grad():
             extras = self.algorithm.finish_client(context)
-        self.optim_wrapper.zero_grad()
-        for loss in self.back_ce_losses:
-            loss.set_annotated_classes(None)
-            loss.set_unannotated(None)
-
+        self._leave_client()
         weights = self.model.state_dict()
         metrics, is_finite = self._metrics(sums, num_steps, weights)
         unshared = {name: weights.pop(name) for name in self.own_names}
         update = ClientUpdate(client, weights, context.num_images, num_steps, metrics, is_finite, extras, unshared)
+        update = self.hostile.alter(update, broadcast, self.algorithm.trained)
+        is_finite = update.is_finite
         keep = {'weights': unshared, 'state': context.state}
         if is_finite and self.algorithm.processors.processors:
             update, keep['processors'] = self._process(update, broadcast)
         if is_finite and any(keep.values()):
             self.store.save(client, broadcast.round + 1, keep)
         return update
+
+    def _leave_client(self) -> None:
+        self.optim_wrapper.zero_grad()
+        for loss in self.back_ce_losses:
+            loss.set_annotated_classes(None)
+            loss.set_unannotated(None)
 
     def _process(self, update: ClientUpdate, broadcast: Broadcast) -> tuple[ClientUpdate, dict[str, Tensor]]:
         """Have the update processors change what leaves; with what they keep for this client."""
