@@ -9,17 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 
+import fedseg_mm  # noqa: F401  first: it makes mmseg importable
+
+# isort: split
 from mmengine import registry as mmengine_registries
 from mmengine.registry import Registry
 from mmseg import registry as mmseg_registries
 from mmseg.utils import register_all_modules
 
-import fedseg_mm  # noqa: F401  first: it makes mmseg importable
 from fedseg_mm import registry as own_registries
 from fedseg_mm.aggregators import Aggregator
 from fedseg_mm.aggregators.cohort_aggregator import CohortAggregator
 from fedseg_mm.algorithms import FedAvg
 from fedseg_mm.algorithms.batch_norm_policy import BatchNormPolicy
+from fedseg_mm.attacks.attack import Attack, HonestUpdates
 from fedseg_mm.datasets import ClientShard, Partition, Partitioner
 from fedseg_mm.engine import Backend, FederatedTrainLoop
 from fedseg_mm.federation import Federation
@@ -40,13 +43,14 @@ PARTS = (
     ('Batch-norm policies', '`federated.algorithm.batch_norm`, by name', own_registries.BATCH_NORM_POLICIES),
     ('Update processors', '`federated.processors`, a list', own_registries.UPDATE_PROCESSORS),
     ('Aggregators', '`federated.aggregator`', own_registries.AGGREGATORS),
+    ('Attacks', '`federated.attacks`, a list', own_registries.ATTACKS),
     ('Backends', '`federated.backend`', own_registries.BACKENDS),
 )
 #: Of the registries of MMEngine and MMSegmentation.
 ELSEWHERE = 'Models, losses, data sets, transforms, hooks, …'
 SEAMS = (FedAvg, ClientContext, FederationInfo, Broadcast, ClientUpdate, ClientFailure, Partitioner, Partition,
          ClientShard, ClientSampler, UpdateProcessor, ProcessorContext, Compression, Aggregator, CohortAggregator,
-         BatchNormPolicy, Backend)
+         BatchNormPolicy, Attack, HonestUpdates, Backend)
 
 
 # --- docstrings -> Markdown ---------------------------------------------------

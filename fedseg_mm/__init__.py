@@ -7,6 +7,15 @@ if not asks_for_help():
     # first: mmseg cannot be imported on today's stack without it
     from . import compat  # noqa: F401
     # registers everything
-    from . import aggregators, algorithms, datasets, engine, evaluation, models, processors, samplers  # noqa: F401
+    from . import (  # noqa: F401
+        aggregators,
+        algorithms,
+        datasets,
+        engine,
+        evaluation,
+        models,
+        processors,
+        samplers,
+    )
 
 __all__ = ['FedSegError', '__version__']

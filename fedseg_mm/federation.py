@@ -10,12 +10,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedseg_mm.aggregators import Aggregator
 from fedseg_mm.algorithms import FedAvg
+from fedseg_mm.attacks import HostileClients
 from fedseg_mm.datasets import ClientShard, Partition, Partitioner, PartitionSummary
 from fedseg_mm.errors import Faults, FedSegError
 from fedseg_mm.processors import ProcessorPipeline
 from fedseg_mm.registry import (
     AGGREGATORS,
     ALGORITHMS,
+    ATTACKS,
     BACKENDS,
     CLIENT_SAMPLERS,
     PARTITIONERS,
@@ -60,6 +62,8 @@ class Federation:
         processors (list[dict]): What is done to an update before it leaves
             its client, and to the combined one, in order. Defaults to
             nothing.
+        attacks (list[dict]): Clients that are made hostile, to measure a
+            defence. Defaults to none.
         backend (dict): Where clients train. Defaults to ``LocalBackend``.
         min_clients (int): Updates that a round needs; with fewer good ones,
             the global model stays as it was. Defaults to 1.
@@ -80,7 +84,7 @@ class Federation:
     def __init__(self, partitioner: dict | str, clients_per_round: int, local_epochs: int = 1,
                  algorithm: dict | None = None, sampler: dict | None = None, aggregator: dict | None = None,
                  processors: Sequence[dict] = (), backend: dict | None = None, min_clients: int = 1,
-                 max_failed_rounds: int = 1) -> None:
+                 max_failed_rounds: int = 1, attacks: Sequence[dict] = ()) -> None:
         self.clients_per_round = clients_per_round
         self.local_epochs = local_epochs
         self.min_clients = min_clients
@@ -112,6 +116,8 @@ class Federation:
         with faults:
             self.processors = self._make_processors(processors)
         with faults:
+            self.hostile = self._make_hostile(attacks)
+        with faults:
             self.backend: Backend = build(BACKENDS, backend or dict(type='LocalBackend'), 'federated.backend')
         faults.report()
         self.make_aggregator().check_cohort(1 if self.algorithm.pools_clients else clients_per_round)
@@ -128,6 +134,13 @@ class Federation:
         return ProcessorPipeline([build(UPDATE_PROCESSORS, processor, f'federated.processors.{place}')
                                   for place, processor in enumerate(processors)])
 
+    @staticmethod
+    def _make_hostile(attacks: Sequence[dict]) -> HostileClients:
+        if not isinstance(attacks, (list, tuple)):
+            raise FedSegError(f'federated.attacks must be a list of dicts, but is {attacks!r}')
+        return HostileClients([build(ATTACKS, attack, f'federated.attacks.{place}')
+                               for place, attack in enumerate(attacks)])
+
     def _check_parts(self) -> None:
         """Refuse parts that make no sense together.
 
@@ -138,8 +151,14 @@ class Federation:
         if algorithm.is_bound and (self.processors.processors or type_name(self._aggregator['type']) != 'WeightedMean'):
             raise FedSegError(f'{name} is a bound without a federation, in which no updates are sent: leave out '
                               'federated.aggregator and federated.processors')
+        if algorithm.is_bound and self.hostile.attacks:
+            raise FedSegError(f'{name} is a bound without a federation, in which no updates are sent: leave out '
+                              'federated.attacks')
         if self.processors.privacy is not None:
             self.processors.privacy.check(self)
+            if self.hostile.collude:
+                raise FedSegError('federated.attacks: clients that collude know the updates of others, which '
+                                  'DifferentialPrivacy keeps for the server: leave out one of the two')
         if self.processors.needs_equal_weights and any(
                 algorithm.update_weight(ClientUpdate(0, {}, images, 1, {})) != 1 for images in (1, 2)):
             raise FedSegError('federated.processors: noise protects a client only where every update counts alike, but '
@@ -198,6 +217,9 @@ class Federation:
         self.backend.start(runner, self, rounds)
         if any(isinstance(module, _BatchNorm) for module in self.model.modules()):
             runner.logger.info(f'Batch normalisation: {self.algorithm.batch_norm.description}.')
+        if self.hostile.attacks:
+            runner.logger.warning(self.hostile.sentence([self.client_name(client) for client in range(
+                len(self.shards))]))
         for sentence in self.algorithm.warnings(runner.optim_wrapper.optimizer, self.model):
             runner.logger.warning(sentence)
 
@@ -211,6 +233,8 @@ class Federation:
         self.shards = self.algorithm.shards(summary.partition)
         size = 1 if self.algorithm.pools_clients else self.clients_per_round
         self.sampler.setup(self.shards, size)
+        self.hostile.setup([self.client_name(client) for client in range(len(self.shards))], len(summary.class_names),
+                           self.seed)
 
     @property
     def partition(self) -> Partition:

@@ -19,6 +19,8 @@ BATCH_NORM_POLICIES = Registry('batch-norm policy', scope='mmseg', locations=['f
 BACKENDS = Registry('backend', scope='mmseg', locations=['fedseg_mm.engine.backends'])
 #: What is done to an update before it leaves its client, or to the combined update.
 UPDATE_PROCESSORS = Registry('update processor', scope='mmseg', locations=['fedseg_mm.processors'])
+#: What hostile clients do, where a defence is measured.
+ATTACKS = Registry('attack', scope='mmseg', locations=['fedseg_mm.attacks'])
 #: Who holds which images and which classes they annotate.
 PARTITIONERS = Registry('partitioner', scope='mmseg', locations=['fedseg_mm.datasets'])
 

@@ -17,13 +17,21 @@ import fedseg_mm  # noqa: F401  first: it makes mmseg importable
 import numpy as np
 import pytest
 import torch
+from _pytest.mark.expression import Expression
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmseg.utils import register_all_modules
 
+def asks_for_gpu(expression: str) -> bool:
+    """Whether ``-m`` names the tests that need a GPU, and does not just fail to leave them out."""
+    asked = Expression.compile(expression) if expression else None
+    return asked is not None and asked.evaluate(lambda name, **_: name == 'gpu') and not asked.evaluate(
+        lambda name, **_: False)
+
+
 def pytest_configure(config):
     """Tests are of the CPU, also where there is a GPU, but for those of ``-m gpu``."""
-    if 'gpu' not in (config.getoption('markexpr') or ''):
+    if not asks_for_gpu(config.getoption('markexpr')):
         os.environ['CUDA_VISIBLE_DEVICES'] = ''  # before anything has asked CUDA for its devices; for started tools too
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from tests.conftest import ROOT
 
@@ -68,3 +69,22 @@ def test_the_benchmarks_train_a_round_as_the_tools_do(monkeypatch):
         loop.run_epoch()
         loop.federation.backend.close()
     assert len(loop.round_log.used) == 2
+
+
+def test_an_update_shows_its_image_and_noise_hides_it(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
+    import gradient_inversion as script
+    torch.manual_seed(0)
+    image, label = script.load_scene(3)
+    client = script.Client(script.make_model(), label)
+    update = client.update(image)
+    sent = script.clipped(update)
+    lengths = [sum(float((tensor**2).sum()) for tensor in one.values())**0.5 for one in (update, sent)]
+    assert lengths[0] > script.MAX_NORM and lengths[1] == pytest.approx(script.MAX_NORM)
+    found = {z: script.reconstruct(client, script.noisy(update, z) if z else sent, 120, script.SMOOTHNESS[0])
+             for z in (0.0, 0.01)}
+    grey = torch.full_like(image, 0.5)
+    plain, hidden, none = (script.peak_signal_to_noise(image, guess) for guess in (*found.values(), grey))
+    assert plain > hidden + 1 and plain > none + 1.5
+    script.draw({'image': image, 'found': found[0.0]}, tmp_path / 'picture.png')
+    assert (tmp_path / 'picture.png').stat().st_size > 3000

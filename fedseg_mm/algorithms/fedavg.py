@@ -1,5 +1,5 @@
 """FedAvg, and the seams that every other method is built from."""
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -266,7 +266,8 @@ class FedAvg:
 
     def adopt(self, model: nn.Module) -> None:
         """Take changes of the model since :meth:`step` (recalibrated statistics) into the global model."""
-        torch._foreach_copy_(list(self.weights.values()), [model.state_dict()[name] for name in self.weights])
+        own = model.state_dict()
+        copy_tensors((weight, own[name]) for name, weight in self.weights.items())
 
     def server_update(self, weights: Mapping[str, Tensor], mean: dict[str, Tensor], total: float) -> None:
         """Make the new global model of what the aggregator has made of the updates, in place.
@@ -309,4 +310,15 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     for name, tensor in model.state_dict().items():
         # a module that stands under two names has its weights under the first
         own.setdefault(tensor.data_ptr() or -len(own), (tensor, weights[name]))
-    torch._foreach_copy_([tensor for tensor, _ in own.values()], [weight for _, weight in own.values()])
+    copy_tensors(own.values())
+
+
+def copy_tensors(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Copy the second tensor of each pair into the first, in a pass per type of number: mixed, each has its own."""
+    by_type: dict[tuple[torch.dtype, torch.dtype], tuple[list[Tensor], list[Tensor]]] = {}
+    for target, source in pairs:
+        targets, sources = by_type.setdefault((target.dtype, source.dtype), ([], []))
+        targets.append(target)
+        sources.append(source)
+    for targets, sources in by_type.values():
+        torch._foreach_copy_(targets, sources)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from fedseg_mm.algorithms.fedavg import FedAvg
 from fedseg_mm.algorithms.shrink_labels import shrink
 from fedseg_mm.datasets.labels import UNANNOTATED, VOID
-from fedseg_mm.errors import FedSegError
+from fedseg_mm.errors import FedSegError, reason
 from fedseg_mm.models import PixelContrastLoss, PixelFeatures, PixelMaps, ProjectionHead
 from fedseg_mm.models.pixel_features import head_input_channels
 from fedseg_mm.registry import ALGORITHMS
@@ -93,6 +93,11 @@ class FedSeg(FedAvg):
             that the client annotates, on a pixel that it did not annotate.
             Defaults to True.
         embedding_channels (int): Dimension of the embedding. Defaults to 256.
+        projection_norm_cfg (dict, optional): The projection head's norm
+            layer, as MMSegmentation's ``norm_cfg``; with differential privacy
+            one that gathers no statistics, such as ``dict(type='GN',
+            num_groups=8)``. Defaults to None: ``dict(type='BN')``, as in the
+            authors' network.
         kwargs: Arguments of :class:`FedAvg`.
 
     Raises:
@@ -103,9 +108,11 @@ class FedSeg(FedAvg):
     def __init__(self, loss_weight: float = 1.0, temperature: float = 0.07, max_anchors: int = 4096,
                  threshold: float = 0.8, start_round: int = 1, terms: tuple[str, ...] = ('annotated', 'pseudo'),
                  features: str = 'head_input', pseudo_anchors: str = 'all', prototypes: str = 'image',
-                 own_pseudo_labels: bool = True, embedding_channels: int = 256, **kwargs) -> None:
+                 own_pseudo_labels: bool = True, embedding_channels: int = 256,
+                 projection_norm_cfg: dict | None = None, **kwargs) -> None:
         super().__init__(**kwargs)
         where = 'federated.algorithm'
+        self.projection_norm_cfg = projection_norm_cfg
         self.loss_weight = check_number(f'{where}.loss_weight', loss_weight, least=0)
         self.threshold = check_number(f'{where}.threshold', threshold, least=0, most=1)
         self.start_round = check_integer(f'{where}.start_round', start_round, least=0)
@@ -138,7 +145,11 @@ class FedSeg(FedAvg):
             seed = derive_seed(self.federation.seed, 'projection head')
             channels = (features.channels if self.features == 'classifier_input' else
                         head_input_channels(features.head))
-            projection = ProjectionHead(channels, self.embedding_channels, seed)
+            try:
+                projection = ProjectionHead(channels, self.embedding_channels, seed, self.projection_norm_cfg)
+            except (KeyError, TypeError, ValueError, AssertionError) as error:
+                raise FedSegError(f'federated.algorithm.projection_norm_cfg={self.projection_norm_cfg!r} makes no norm '
+                                  f'layer for {channels} channels: {reason(error)}') from error
             model.projection_head = projection.to(parameter.device)
 
     def surveys(self, round: int) -> bool:

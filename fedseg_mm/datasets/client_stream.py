@@ -8,6 +8,7 @@ from mmseg.datasets.transforms import GenerateEdge, PackSegInputs
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from fedseg_mm.datasets.client_sample import ClientSample
 from fedseg_mm.datasets.label_scan import plain_datasets
 from fedseg_mm.datasets.labels import VOID
 from fedseg_mm.datasets.partition import ClientShard
@@ -29,11 +30,14 @@ class SampleKey(NamedTuple):
         seed (int): Seed of the augmentations.
         unannotated (int, optional): The client's own label value for
             "unannotated". Defaults to None.
+        relabelled (tuple[int], optional): Which class the client labels each
+            class as, before it is masked. Defaults to None: as it is.
     """
     image: int
     classes: tuple[int, ...]
     seed: int
     unannotated: int | None = None
+    relabelled: tuple[int, ...] | None = None
 
 
 class ClientDataset(Dataset):
@@ -82,6 +86,7 @@ class ClientDataset(Dataset):
         info = part.get_data_info(index)
         info['annotated_classes'] = key.classes
         info['unannotated_value'] = key.unannotated
+        info['relabelled_classes'] = key.relabelled
         try:
             with seeded(key.seed):
                 sample = part.pipeline(info)
@@ -92,6 +97,7 @@ class ClientDataset(Dataset):
                               f'{reason(error, typed=True)}') from error
         if sample is None:
             raise FedSegError(f'the train pipeline rejects the image {info.get("img_path")}')
+        sample['data_samples'] = ClientSample.of(sample['data_samples'])
         sample['data_samples'].set_metainfo(dict(annotated_classes=key.classes))
         return sample
 
@@ -164,6 +170,8 @@ class ClientBatchSampler(Sampler):
         self.drop_last = drop_last
         self.seed = 0
         self.plan: Iterable[Pass] = ()
+        #: Which class a client labels each class as; None where labels are true.
+        self.relabel: Callable[[int], tuple[int, ...] | None] = _true_labels
 
     def __len__(self) -> int:
         """1: to MMEngine, a round is one iteration of the training loop."""
@@ -181,7 +189,9 @@ class ClientBatchSampler(Sampler):
                 yield from self._epoch_batches(round, client, epoch)
 
     def _survey_batches(self, round: int, client: int) -> Iterator[list[SampleKey]]:
-        keys = [SampleKey(image, classes, derive_seed(self.seed, 'survey', round, client, position), unannotated)
+        relabelled = self.relabel(client)
+        keys = [SampleKey(image, classes, derive_seed(self.seed, 'survey', round, client, position), unannotated,
+                          relabelled)
                 for position, (image, classes, unannotated) in enumerate(self.shards[client].images())]
         for start in range(0, len(keys), self.batch_size):
             yield keys[start:start + self.batch_size]
@@ -191,9 +201,10 @@ class ClientBatchSampler(Sampler):
         order = derived_generator(self.seed, 'order', round, client, epoch).permutation(len(images)).tolist()
         if len(order) == 1 and self.batch_size > 1:
             order = order * 2
+        relabelled = self.relabel(client)
         keys = [
             SampleKey(images[place][0], images[place][1],
-                      derive_seed(self.seed, 'sample', round, client, epoch, position), images[place][2])
+                      derive_seed(self.seed, 'sample', round, client, epoch, position), images[place][2], relabelled)
             for position, place in enumerate(order)
         ]
         for batch in range(self._epoch_length(client)):
@@ -210,6 +221,10 @@ class ClientBatchSampler(Sampler):
         if survey:
             return -(-len(self.shards[client].indices) // self.batch_size)
         return self.local_epochs * self._epoch_length(client)
+
+
+def _true_labels(client: int) -> None:
+    return None
 
 
 class ClientStream:

@@ -191,10 +191,12 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
         self._epoch += 1
 
     def _train_cohort(self, cohort: list[int], broadcast: Broadcast) -> None:
-        for update in self.federation.backend.train(cohort, broadcast):
+        federation = self.federation
+        for update in federation.hostile.join(federation.backend.train(cohort, broadcast), cohort, broadcast,
+                                              federation.algorithm):
             self.round_log.add(update)
             if not isinstance(update, ClientFailure) and update.is_finite:
-                self.federation.algorithm.receive(update)
+                federation.algorithm.receive(update)
             self.runner.call_hook('after_client', update=update)
             del update  # its tensors are the model's, which the next client overwrites
             if len(self.round_log.clients) < len(cohort):  # after the last one, the round is as good as finished

@@ -1,6 +1,7 @@
 """The one place where a client trains."""
 import math
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
@@ -11,7 +12,9 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedseg_mm.algorithms.fedavg import FedAvg, load_weights
+from fedseg_mm.attacks import HostileClients
 from fedseg_mm.datasets import ClientStream, Pass
+from fedseg_mm.datasets.client_sample import widen_labels
 from fedseg_mm.engine.client_state_store import ClientStateStore
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.models import BackCELoss, FrozenModel, MissingMaps, PixelFeatures, hide_unannotated_pixels
@@ -31,6 +34,14 @@ def starts_at_zero(optimizer: torch.optim.Optimizer) -> bool:
     return type(optimizer) in (torch.optim.Adam, torch.optim.AdamW)
 
 
+class TooSlow(Exception):
+    """A client took longer than it may; says how long."""
+
+
+def _as_it_is(function: Callable) -> Callable:
+    return function
+
+
 class LocalTrainer:
     """Trains any client, one after the other, with one warm model and optimizer.
 
@@ -41,20 +52,25 @@ class LocalTrainer:
         algorithm (FedAvg): The federated method.
         store (ClientStateStore): What clients keep from round to round.
         seed (int): Seed of the run.
+        hostile (HostileClients, optional): Whose updates are falsified.
+            Defaults to None: nobody's.
 
     Raises:
         FedSegError: The method does not fit the model or the optimizer.
     """
 
     def __init__(self, model: BaseModel, optim_wrapper: OptimWrapper, stream: ClientStream, algorithm: FedAvg,
-                 store: ClientStateStore, seed: int) -> None:
+                 store: ClientStateStore, seed: int, hostile: HostileClients | None = None) -> None:
         self.model = model
         self.optim_wrapper = optim_wrapper
         self.stream = stream
         self.algorithm = algorithm
         self.store = store
         self.seed = seed
+        self.hostile = hostile or HostileClients()
         stream.batch_sampler.seed = seed
+        model.data_preprocessor.register_forward_hook(widen_labels)
+        model.data_preprocessor._non_blocking = True  # images and labels that are pinned travel while the host goes on
         self.back_ce_losses = [module for module in model.modules() if isinstance(module, BackCELoss)]
         self.own_names = algorithm.own_names(model)
         self.has_batch_norm = any(isinstance(module, _BatchNorm) for module in model.modules())
@@ -62,9 +78,32 @@ class LocalTrainer:
         if self._overrides('adjust_gradients') and optim_wrapper.optimizer.defaults.get('fused'):
             raise FedSegError(f'{type(algorithm).__name__} changes gradients before the optimizer steps, which '
                               'optim_wrapper.optimizer.fused=True leaves no room for: remove it')
+        #: What keeps a function out of compiled graphs; see :meth:`compile`.
+        self._untraced: Callable = _as_it_is
         self.frozen_model = FrozenModel(model)
         if self._features is not None:
             _ = self.frozen_model.module  # now: in the middle of a step a model may hold what cannot be copied
+
+    def compile(self, wrapped: bool, **options) -> None:
+        """Compile the network once, and not anew for every client (MMEngine's ``compile``).
+
+        What depends on the client, the round or the sizes of the images
+        before they are padded stays out of the graphs, each of which would be
+        compiled for each of them: hooks, losses' sums, BackCE, the data
+        preprocessor and the optimizer's step.
+
+        Args:
+            wrapped (bool): Whether MMEngine has compiled a wrapper of the
+                model, which is not what trains.
+            options: Arguments of ``torch.compile``.
+        """
+        self._untraced = torch.compiler.disable
+        for owner, name in ((self.model.data_preprocessor, 'forward'), (self.model, 'parse_losses'),
+                            (self.optim_wrapper, 'update_params'),
+                            *((loss, 'forward') for loss in self.back_ce_losses)):
+            setattr(owner, name, self._untraced(getattr(owner, name)))
+        if wrapped:
+            self.model.train_step = torch.compile(self.model.train_step, **options)
 
     def _find_features(self) -> PixelFeatures | MissingMaps | None:
         """What catches the maps for a method that adds losses; a method that does not ask for them needs none."""
@@ -95,7 +134,7 @@ class LocalTrainer:
             passes += [Pass(round, client, survey=True) for client in cohort]
         return passes
 
-    def fit(self, client: int, broadcast: Broadcast) -> ClientUpdate:
+    def fit(self, client: int, broadcast: Broadcast, time_limit: float | None = None) -> ClientUpdate:
         """Train one client from the broadcast weights.
 
         The result depends on the arguments, the client's stored state and the
@@ -106,13 +145,17 @@ class LocalTrainer:
         Args:
             client (int): The client's id.
             broadcast (Broadcast): What the server sent.
+            time_limit (float, optional): Seconds that the client may take.
+                Defaults to None: as long as it takes.
 
         Returns:
             ClientUpdate: Its weights are the model's live tensors.
 
         Raises:
             FedSegError: An image cannot be loaded; names the file.
+            TooSlow: The client has exceeded its time.
         """
+        started = time.perf_counter()
         num_steps = self.stream.batch_sampler.num_batches(client)
         for group, values in zip(self.optim_wrapper.optimizer.param_groups, broadcast.hyperparameters):
             group.update(values)
@@ -121,29 +164,39 @@ class LocalTrainer:
         context = self.begin(client, broadcast)
         self.model.train()
         sums: dict[str, Tensor] = {}
+        device = next(self.model.parameters()).device
         with self.method_in_step(context):
             for batch in self.stream.batches(Pass(broadcast.round, client)):
                 log_vars = self.model.train_step(batch, optim_wrapper=self.optim_wrapper)
                 for name, value in log_vars.items():
-                    value = torch.as_tensor(value).detach()
+                    if not torch.is_tensor(value):  # filled in on the device: a copy would be waited for
+                        value = torch.full((), value, dtype=torch.float32, device=device)
+                    value = value.detach()
                     sums[name] = sums[name] + value if name in sums else value
+                if time_limit is not None and (seconds := time.perf_counter() - started) > time_limit:
+                    self._leave_client()
+                    raise TooSlow(f'it exceeded client_time_limit={time_limit:g}: {seconds:.1f} s so far')
         with torch.no_grad():
             extras = self.algorithm.finish_client(context)
-        self.optim_wrapper.zero_grad()
-        for loss in self.back_ce_losses:
-            loss.set_annotated_classes(None)
-            loss.set_unannotated(None)
-
+        self._leave_client()
         weights = self.model.state_dict()
         metrics, is_finite = self._metrics(sums, num_steps, weights)
         unshared = {name: weights.pop(name) for name in self.own_names}
         update = ClientUpdate(client, weights, context.num_images, num_steps, metrics, is_finite, extras, unshared)
+        update = self.hostile.alter(update, broadcast, self.algorithm.trained)
+        is_finite = update.is_finite
         keep = {'weights': unshared, 'state': context.state}
         if is_finite and self.algorithm.processors.processors:
             update, keep['processors'] = self._process(update, broadcast)
         if is_finite and any(keep.values()):
             self.store.save(client, broadcast.round + 1, keep)
         return update
+
+    def _leave_client(self) -> None:
+        self.optim_wrapper.zero_grad()
+        for loss in self.back_ce_losses:
+            loss.set_annotated_classes(None)
+            loss.set_unannotated(None)
 
     def _process(self, update: ClientUpdate, broadcast: Broadcast) -> tuple[ClientUpdate, dict[str, Tensor]]:
         """Have the update processors change what leaves; with what they keep for this client."""
@@ -239,7 +292,7 @@ class LocalTrainer:
     def method_in_step(self, context: ClientContext) -> Iterator[None]:
         """The client's and the method's part in every training step, as hooks of the stock step."""
         with ExitStack() as stack:
-            stack.callback(hide_unannotated_pixels(self.model).remove)
+            stack.callback(hide_unannotated_pixels(self.model, self._untraced).remove)
             if (features := self._features) is not None:
                 stack.enter_context(features.caught())
 
@@ -251,11 +304,15 @@ class LocalTrainer:
                 def add_losses(model, args, kwargs, losses):
                     if model is self.model and kwargs.get('mode') == 'loss':
                         context.maps = features.take()  # type: ignore[assignment]
-                        return {**losses, **self.algorithm.local_loss(context)}
+                        return {**losses, **{
+                            name: value if torch.is_tensor(value) else context.images.new_full((), value)
+                            for name, value in self.algorithm.local_loss(context).items()}}
 
                 # before label 254 is hidden
-                stack.callback(self.model.register_forward_pre_hook(see_batch, prepend=True, with_kwargs=True).remove)
-                stack.callback(self.model.register_forward_hook(add_losses, with_kwargs=True).remove)
+                stack.callback(self.model.register_forward_pre_hook(
+                    self._untraced(see_batch), prepend=True, with_kwargs=True).remove)
+                stack.callback(self.model.register_forward_hook(
+                    self._untraced(add_losses), with_kwargs=True).remove)
             if self._overrides('adjust_gradients'):
                 stack.callback(self.optim_wrapper.optimizer.register_step_pre_hook(
                     lambda *_: self.algorithm.adjust_gradients(context)).remove)

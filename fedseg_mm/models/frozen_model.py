@@ -11,6 +11,11 @@ from torch.func import functional_call
 from fedseg_mm.models.pixel_features import PixelFeatures, PixelMaps
 
 
+def _shape_of(tensor: Tensor) -> Tensor:
+    shape = torch.empty_like(tensor, device='meta')
+    return nn.Parameter(shape, requires_grad=False) if isinstance(tensor, nn.Parameter) else shape
+
+
 class FrozenModel:
     """Runs a segmentor's architecture with any weights, in evaluation mode and without gradients.
 
@@ -27,8 +32,16 @@ class FrozenModel:
 
     @cached_property
     def module(self) -> nn.Module:
-        """The copy, of which only the architecture is used."""
-        return copy.deepcopy(self._model).eval().requires_grad_(False)
+        """The copy, of which only the architecture is used: its weights have a shape and take no memory."""
+        module = copy.deepcopy(self._model).eval().requires_grad_(False)
+        shapes: dict[int, Tensor] = {}  # what is shared stays shared
+        for part in module.modules():
+            own: dict[str, Tensor | None]
+            for own in (part._parameters, part._buffers):  # type: ignore[assignment]
+                for name, tensor in own.items():
+                    if tensor is not None and name not in part._non_persistent_buffers_set:
+                        own[name] = shapes.setdefault(id(tensor), _shape_of(tensor))
+        return module
 
     @cached_property
     def _names(self) -> list[str]:

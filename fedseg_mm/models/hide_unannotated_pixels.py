@@ -24,7 +24,7 @@ class Hiding:
         self.unannotated = None
 
 
-def hide_unannotated_pixels(model: nn.Module) -> Hiding:
+def hide_unannotated_pixels(model: nn.Module, untraced: Callable = lambda function: function) -> Hiding:
     """Have a segmentor turn label 254 into 255 before its heads see it.
 
     Other losses, OHEM samplers and the accuracy would take 254 for a class or
@@ -34,6 +34,8 @@ def hide_unannotated_pixels(model: nn.Module) -> Hiding:
 
     Args:
         model (nn.Module): An MMSegmentation segmentor.
+        untraced (Callable): Keeps a function out of compiled graphs. Defaults
+            to leaving it as it is.
 
     Returns:
         Hiding: Its ``remove()`` undoes this.
@@ -56,6 +58,6 @@ def hide_unannotated_pixels(model: nn.Module) -> Hiding:
                 loss.set_annotated_classes(*(classes if len(set(classes)) > 1 else classes[:1]))
             loss.set_unannotated(unannotated)
 
-    hiding.undo = [model.register_forward_pre_hook(hide, with_kwargs=True).remove,
+    hiding.undo = [model.register_forward_pre_hook(untraced(hide), with_kwargs=True).remove,
                    leave_out_unannotated(model, lambda: hiding.unannotated)]
     return hiding

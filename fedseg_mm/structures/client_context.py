@@ -97,7 +97,7 @@ class ClientContext:
         if self._annotates is None:
             mask = torch.zeros(num_classes, dtype=torch.bool)
             mask[list(self.classes)] = True
-            self._annotates = mask.to(device)
+            self._annotates = mask.to(device, non_blocking=True)
         return self._annotates
 
     @property

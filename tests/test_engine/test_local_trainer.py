@@ -6,7 +6,7 @@ from mmengine.runner import Runner
 from fedseg_mm import FedSegError
 from fedseg_mm.algorithms import FedAvg
 from fedseg_mm.config import federate
-from fedseg_mm.models import BackCELoss
+from fedseg_mm.models import BackCELoss, PixelFeatures
 from fedseg_mm.registry import ALGORITHMS
 from fedseg_mm.structures import Broadcast
 from tests.conftest import assert_same_bits, tiny_config
@@ -93,6 +93,18 @@ def test_update_tells_images_steps_and_loss(trainer):
     assert update.client == 3 and update.num_images == len(shard.indices)
     assert update.num_steps == 2 * max(1, len(shard.indices) // 2)
     assert update.is_finite and update.metrics['loss'] == pytest.approx(update.metrics['decode.loss_back_ce'])
+
+
+def test_losses_that_are_python_numbers(trainer, monkeypatch):
+    """A method's term may be a plain 0 where it has nothing to say, and what a model logs beside tensors too."""
+    monkeypatch.setattr(type(trainer.algorithm), 'local_loss', lambda self, context: dict(loss_none=0.0, share=2))
+    monkeypatch.setattr(trainer, '_overrides', lambda name: name == 'local_loss')
+    trainer._features = PixelFeatures(trainer.model)
+    step = trainer.model.train_step
+    monkeypatch.setattr(trainer.model, 'train_step', lambda *args, **kwargs: {**step(*args, **kwargs), 'extra': 1.5})
+    metrics = trainer.fit(3, global_weights(trainer)).metrics
+    assert metrics['loss_none'] == 0 and metrics['share'] == 2 and metrics['extra'] == 1.5
+    assert metrics['loss'] == pytest.approx(metrics['decode.loss_back_ce'])
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])

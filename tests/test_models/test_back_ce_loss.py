@@ -3,6 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedseg_mm.models import BackCELoss
 from fedseg_mm.models.losses import back_ce_loss
@@ -254,6 +255,30 @@ def test_holds_the_gradient_and_little_more(monkeypatch):
                       if event.name() == '[memory]'])
     gradient = logits.numel() * 4
     assert gradient < held.max() < 1.5 * gradient
+
+
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_maps_that_it_makes_lie_as_the_scores_do(layout, dtype):
+    """Also in low precision, where the backward pass works beside the gradient: two layouts in one pass are slow."""
+    seen = []
+
+    class Spy(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor) and result.shape == (2, C, 5, 7):
+                seen.append((str(func), result.is_contiguous(memory_format=layout)))
+            return result
+
+    logits, label = (torch.tensor(a) for a in batch())
+    z = logits.to(dtype).to(memory_format=layout).requires_grad_()
+    loss = BackCELoss()
+    loss.set_annotated_classes([1, 2])
+    with Spy():
+        loss(z, label).backward()
+    # masks of the classes are expanded, not made
+    other = [name for name, fits in seen if not fits and 'expand' not in name]
+    assert len(seen) > 5 and not other, other
 
 
 # --- balance ----------------------------------------------------------------

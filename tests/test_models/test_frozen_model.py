@@ -97,3 +97,23 @@ def test_modules_that_are_shared_within_the_model(two):
     logits = FrozenModel(architecture)(other.state_dict(), images).logits
     with torch.no_grad():
         assert torch.equal(logits, other.eval()(images))
+
+
+def test_holds_no_weights_of_its_own(two):
+    """One set less in memory; what is shared stays shared, and what no state_dict holds stays as it is."""
+    architecture, other, images = two
+    architecture.decode_head.twin = architecture.decode_head.conv_seg
+    architecture.decode_head.tied = nn.Conv2d(8, 4, 1)
+    architecture.decode_head.tied.weight = architecture.decode_head.conv_seg.weight
+    module = FrozenModel(architecture).module
+    assert all(tensor.is_meta for tensor in module.state_dict().values())
+    assert all(isinstance(parameter, nn.Parameter) for parameter in module.parameters())
+    head = module.decode_head
+    assert head.twin is head.conv_seg and head.tied.weight is head.conv_seg.weight
+    assert module.state_dict().keys() == architecture.state_dict().keys()
+    for name in ('mean', 'std'):
+        assert torch.equal(getattr(module.data_preprocessor, name), getattr(architecture.data_preprocessor, name))
+    assert not any(tensor.is_meta for tensor in architecture.state_dict().values())
+    # a shared weight has one value: the one that a state_dict has under both names
+    expected = architecture.eval()(images)
+    assert torch.equal(FrozenModel(architecture)(architecture.state_dict(), images).logits, expected)

@@ -45,3 +45,10 @@ def test_features_are_left_as_they_are():
     before = features.clone()
     ProjectionHead(8)(features)
     assert torch.equal(features, before)
+
+
+def test_another_norm_layer():
+    head = ProjectionHead(8, 6, norm_cfg=dict(type='GN', num_groups=2))
+    assert isinstance(head.layers[1], torch.nn.GroupNorm) and not list(head.buffers())
+    plain = ProjectionHead(8, 6)
+    assert torch.equal(head.layers[0].weight, plain.layers[0].weight) and type(plain.layers[1]) is torch.nn.BatchNorm2d

@@ -253,3 +253,17 @@ def test_two_processes_equal_one(tiny_data, tmp_path):
     for name, tensor in first.items():
         torch.testing.assert_close(second[name], tensor, atol=1e-4, rtol=1e-3)
     assert not torch.allclose(other['decode_head.conv_seg.weight'], first['decode_head.conv_seg.weight'], atol=1e-3)
+
+
+def test_fedseg_with_a_norm_layer_that_gathers_nothing(tiny_data, tmp_path):
+    algorithm = dict(type='FedSeg', weighting='equal', start_round=0, threshold=0.0)
+    changes = {**PRIVATE, **processor(), 'train_cfg.max_rounds': 2}
+    with pytest.raises(FedSegError, match='projection_head.layers.1 gathers statistics'):
+        train(tiny_config(tiny_data, tmp_path / 'bn', **{**changes, 'federated.algorithm': algorithm}))
+    with pytest.raises(FedSegError, match='makes no norm layer for 8 channels: num_channels .8. must be divisible'):
+        train(tiny_config(tiny_data, tmp_path / 'bad', **{**changes, 'federated.algorithm': dict(
+            **algorithm, projection_norm_cfg=dict(type='GN', num_groups=3))}))
+    runner = train(tiny_config(tiny_data, tmp_path / 'gn', **{**changes, 'federated.algorithm': dict(
+        **algorithm, projection_norm_cfg=dict(type='GN', num_groups=2))}))
+    assert rounds_of(tmp_path / 'gn')[-1]['privacy']['epsilon'] > 0
+    assert type(runner.model.projection_head.layers[1]).__name__ == 'GroupNorm'

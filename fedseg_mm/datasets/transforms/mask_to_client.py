@@ -15,7 +15,8 @@ class MaskToClient(BaseTransform):
     transform, so that crops do not depend on what the client annotates.
 
     Required keys: ``gt_seg_map`` (H, W); ``annotated_classes``, a sequence of
-    class indices.
+    class indices. Optional: ``relabelled_classes``, which class a hostile
+    client labels each class as, before anything is masked.
 
     Args:
         required (bool): Whether ``annotated_classes`` must be there, as it is
@@ -35,5 +36,7 @@ class MaskToClient(BaseTransform):
             client_label = np.full(256, UNANNOTATED, np.uint8)
             client_label[list(classes)] = classes
             client_label[VOID] = VOID
+            if (relabelled := results.get('relabelled_classes')) is not None:
+                client_label[:len(relabelled)] = client_label[list(relabelled)]
             results['gt_seg_map'] = client_label[results['gt_seg_map']]
         return results

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import broadcast_object_list, get_rank, get_world_size, is_main_process
 from mmengine.model import is_model_wrapper
@@ -23,14 +24,14 @@ from fedseg_mm.datasets import (
 )
 from fedseg_mm.engine.backends.backend import Backend
 from fedseg_mm.engine.client_state_store import ClientStateStore
-from fedseg_mm.engine.local_trainer import LocalTrainer
+from fedseg_mm.engine.local_trainer import LocalTrainer, TooSlow
 from fedseg_mm.engine.share_clients import share_clients
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.models import check_features_once, check_losses
 from fedseg_mm.registry import BACKENDS
 from fedseg_mm.resume import CLIENTS_FOLDER, checkpoint_folder, checkpoints_of
-from fedseg_mm.structures import Broadcast, ClientUpdate
-from fedseg_mm.validation import check_keys, check_positive
+from fedseg_mm.structures import Broadcast, ClientFailure, ClientUpdate
+from fedseg_mm.validation import check_keys, check_number, check_positive
 
 if TYPE_CHECKING:
     from fedseg_mm.federation import Federation
@@ -48,13 +49,25 @@ class LocalBackend(Backend):
     With several processes (``--launcher``), each trains whole clients of
     every cohort. What clients keep from round to round is on disk, in
     ``clients/`` of the work dir.
+
+    Args:
+        client_time_limit (float, optional): Seconds after which a client is
+            left out of the round, looked at after each of its steps, above 0;
+            runs with a limit depend on how fast the machine is. Defaults to
+            None: as long as it takes.
+
+    Raises:
+        FedSegError: ``client_time_limit`` is not such a number.
     """
 
     stream: ClientStream
     store: ClientStateStore
     trainer: LocalTrainer
 
-    def __init__(self) -> None:
+    def __init__(self, client_time_limit: float | None = None) -> None:
+        self.client_time_limit = client_time_limit
+        if client_time_limit is not None:
+            check_number('federated.backend.client_time_limit', client_time_limit, above=0)
         self._client_states: dict[int, int] | None = None
 
     # --- before training ----------------------------------------------------
@@ -82,13 +95,15 @@ class LocalBackend(Backend):
 
         batch_sampler = ClientBatchSampler(federation.shards, loader['batch_size'], federation.local_epochs,
                                            loader.get('drop_last', True))
+        batch_sampler.relabel = federation.hostile.relabel
         collate_fn = loader.get('collate_fn', pseudo_collate)
         if isinstance(collate_fn, dict):
             collate_type = collate_fn.pop('type')
             function = FUNCTIONS.get(collate_type) if isinstance(collate_type, str) else collate_type
             collate_fn = partial(function, **collate_fn)
         self.stream = ClientStream(clients_view, batch_sampler, num_workers, collate_fn,
-                                   **{key: loader[key] for key in LOADER_KEYS if key in loader})
+                                   **{'pin_memory': torch.cuda.is_available(),
+                                      **{key: loader[key] for key in LOADER_KEYS if key in loader}})
 
     def _check_losses(self, runner, model, summary: PartitionSummary) -> None:
         """Refuse losses that fail, and warn of those that learn what nobody knows.
@@ -119,7 +134,9 @@ class LocalBackend(Backend):
         self._last_checkpoint = self._named_checkpoint()
         check_features_once(model)
         self.trainer = LocalTrainer(model, runner.optim_wrapper, self.stream, federation.algorithm, self.store,
-                                    runner.seed)
+                                    runner.seed, federation.hostile)
+        if (options := runner.cfg.get('compile')):
+            self.trainer.compile(is_model_wrapper(runner.model), **({} if options is True else options))
 
     def _open_states(self, rounds: int) -> str:
         """The name of the folder of the clients' states, which are those of the checkpoint, or none.
@@ -158,14 +175,18 @@ class LocalBackend(Backend):
         return new.name
 
     # --- rounds -------------------------------------------------------------
-    def train(self, cohort: Sequence[int], broadcast: Broadcast) -> Iterator[ClientUpdate]:
+    def train(self, cohort: Sequence[int], broadcast: Broadcast) -> Iterator[ClientUpdate | ClientFailure]:
         self._note_checkpoint(broadcast.round)
         if not self.stream.is_planned:
             self.stream.plan(self._passes(broadcast.round))
         self.waited = self.stream.waited = 0.0
         for client in self._share(cohort):
             self.runner.call_hook('before_client', client=client)
-            update = self.trainer.fit(client, broadcast)
+            update: ClientUpdate | ClientFailure
+            try:
+                update = self.trainer.fit(client, broadcast, self.client_time_limit)
+            except TooSlow as error:
+                update = ClientFailure(client, str(error))
             self.waited = self.stream.waited
             yield update
             del update

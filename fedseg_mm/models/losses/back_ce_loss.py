@@ -1,9 +1,13 @@
 """BackCE: cross-entropy that knows that unannotated pixels are some other class."""
+import functools
+import importlib.util
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn as nn
+from mmengine.logging import print_log
 from mmseg.models.losses.utils import get_class_weight
 from mmseg.registry import MODELS
 from torch import Tensor
@@ -15,6 +19,8 @@ from fedseg_mm.validation import check_number
 
 #: Scores that are worked on at a time, which bounds the temporary memory: a CPU's caches want few, a GPU few launches.
 BLOCK = dict(cpu=2**21, cuda=2**25)
+#: What works on the scores: torch's operations, one Triton kernel per pass, or that on a GPU where it works.
+IMPLEMENTATIONS = ('auto', 'torch', 'triton')
 
 
 class _LogRatio(torch.autograd.Function):
@@ -63,12 +69,13 @@ class _LogRatio(torch.autograd.Function):
             total, hides, scale = (kept[block].unsqueeze(1) for kept in (log_total, hidden, grad_output))
             to_absent = torch.where(hides, log_absent[block].unsqueeze(1) - total, 0)
             # in the gradient itself, unless its precision is too low to subtract in
-            part = gradient[block] if gradient.dtype == total.dtype else total.new_empty(z.shape)
+            part = gradient[block] if gradient.dtype == total.dtype else torch.empty_like(
+                z, dtype=total.dtype)
             torch.addcmul(total, is_absent[block], to_absent, out=part)
             torch.sub(z, part, out=part).exp_()
             # -P_annotated = P_absent - 1, less the factor of the other classes
             further = torch.where(hides, scale * (to_absent.expm1_() - 1), 0)
-            part.mul_(torch.addcmul(scale, is_absent[block], further))
+            part.mul_(torch.addcmul(scale, is_absent[block], further, out=torch.empty_like(part)))
             part.scatter_add_(1, label[block].unsqueeze(1).long(), torch.where(hides, 0, -scale))
             if gradient.dtype != part.dtype:
                 gradient[block] = part
@@ -83,7 +90,7 @@ def _blocks(logits: Tensor) -> list[slice]:
 
 
 def back_ce(logits: Tensor, label: Tensor, annotated: Tensor | None = None, unannotated: Tensor | None = None,
-            ignore_index: int = 255) -> tuple[Tensor, Tensor]:
+            ignore_index: int = 255, implementation: str = 'auto') -> tuple[Tensor, Tensor]:
     r"""BackCE of every pixel (FedSeg, Miao et al., CVPR 2023, :math:`L_{backce}`).
 
     .. math::
@@ -107,13 +114,14 @@ def back_ce(logits: Tensor, label: Tensor, annotated: Tensor | None = None, unan
         unannotated (Tensor, optional): Further unannotated pixels, whatever
             their label, bool (N, H, W).
         ignore_index (int): Label that does not count. Defaults to 255.
+        implementation (str): As in :class:`BackCELoss`. Defaults to 'auto'.
 
     Returns:
         tuple[Tensor, Tensor]: The loss (N, H, W), 0 where a pixel does not
         count, and which pixels count, bool (N, H, W).
     """
     pixels = _Pixels.of(logits, label, annotated, unannotated, ignore_index)
-    return _back_ce(logits, pixels), pixels.counted
+    return _back_ce(logits, pixels, implementation), pixels.counted
 
 
 class _Pixels(NamedTuple):
@@ -161,8 +169,59 @@ class _Pixels(NamedTuple):
         return sizes.gather(1, groups).view_as(self.shown)
 
 
-def _back_ce(logits: Tensor, pixels: _Pixels) -> Tensor:
-    loss = _LogRatio.apply(logits, pixels.shown, pixels.hidden, ~pixels.annotated[..., None, None])
+@functools.cache
+def reason_against_triton(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why scores cannot go through the Triton kernels; None if they can.
+
+    The kernels are tried: Triton may lack a compiler, or the GPU be too old
+    for it, which shows in no other way.
+    """
+    if importlib.util.find_spec('triton') is None:
+        return 'Triton is not installed'
+    from fedseg_mm.models.losses import back_ce_triton
+    if dtype not in back_ce_triton.DTYPES:
+        return f'they are for scores of half or single precision, not {dtype}'
+    if device.type != ('cpu' if back_ce_triton.is_interpreted() else 'cuda'):
+        return f'they do not run on the device {device}'
+    try:
+        with torch.enable_grad():
+            logits = torch.zeros(1, 2, 1, 1, dtype=dtype, device=device, requires_grad=True)
+            label, hidden = (torch.zeros(1, 1, 1, dtype=kind, device=device) for kind in (torch.uint8, torch.bool))
+            absent = torch.zeros(1, 2, 1, 1, dtype=torch.bool, device=device)
+            torch.autograd.grad(back_ce_triton.FusedLogRatio.apply(logits, label, hidden, absent).sum(), logits)
+    except Exception as error:
+        return f'{type(error).__name__}: {error}'
+    return None
+
+
+def _uses_triton(logits: Tensor, implementation: str) -> bool:
+    """Whether the Triton kernels work on these scores.
+
+    Raises:
+        FedSegError: They are asked for, and cannot.
+    """
+    if implementation == 'torch' or (implementation == 'auto' and not (
+            logits.is_cuda and torch.cuda.is_available() and logits.dtype != torch.float64)):
+        return False
+    reason = reason_against_triton(logits.device, logits.dtype)
+    if reason is not None and implementation == 'triton':
+        raise FedSegError(f"BackCELoss.implementation='triton' cannot be used: {reason}; leave it out")
+    if reason is not None:
+        _say_once(f'BackCE goes without its Triton kernels ({reason}): the same loss, more slowly.')
+    return reason is None
+
+
+@functools.cache
+def _say_once(sentence: str) -> None:
+    print_log(sentence, 'current', logging.WARNING)
+
+
+def _back_ce(logits: Tensor, pixels: _Pixels, implementation: str) -> Tensor:
+    ratio: type[torch.autograd.Function] = _LogRatio
+    if _uses_triton(logits, implementation):
+        from fedseg_mm.models.losses.back_ce_triton import FusedLogRatio
+        ratio = FusedLogRatio
+    loss = ratio.apply(logits, pixels.shown, pixels.hidden, ~pixels.annotated[..., None, None])
     return loss.masked_fill(~pixels.counted, 0)
 
 
@@ -203,6 +262,10 @@ class BackCELoss(nn.Module):
         reduction (str): 'none', 'mean' or 'sum'. Defaults to 'mean'.
         loss_name (str): Name in the log; with the prefix 'loss_' it is part
             of the backward graph. Defaults to 'loss_back_ce'.
+        implementation (str): What works on the scores: 'torch', its own
+            operations; 'triton', one kernel per pass, in float32 for scores
+            of half or single precision; or 'auto', the kernels on a GPU where
+            they work. Defaults to 'auto'.
 
     Raises:
         FedSegError: An argument is not as described.
@@ -210,22 +273,27 @@ class BackCELoss(nn.Module):
 
     def __init__(self, loss_weight: float = 1.0, class_weight: Sequence[float] | str | None = None,
                  void_as_background: bool = False, balance_power: float = 1.0, balance_over: str = 'batch',
-                 reduction: str = 'mean', loss_name: str = 'loss_back_ce') -> None:
+                 reduction: str = 'mean', loss_name: str = 'loss_back_ce', implementation: str = 'auto') -> None:
         super().__init__()
         check_number('BackCELoss.balance_power', balance_power, least=0, most=1)
         if balance_over not in ('batch', 'image'):
             raise FedSegError(f"BackCELoss.balance_over must be 'batch' or 'image', but is {balance_over!r}")
         if reduction not in ('none', 'mean', 'sum'):
             raise FedSegError(f"BackCELoss.reduction must be 'none', 'mean' or 'sum', but is {reduction!r}")
+        if implementation not in IMPLEMENTATIONS:
+            raise FedSegError("BackCELoss.implementation must be 'auto', 'torch' or 'triton', but is "
+                              f'{implementation!r}')
         self.loss_weight = loss_weight
         self.class_weight = get_class_weight(class_weight)
         self.void_as_background = void_as_background
         self.balance_power = balance_power
         self.balance_over = balance_over
         self.reduction = reduction
+        self.implementation = implementation
         self._loss_name = loss_name
         self._classes: tuple[tuple[int, ...] | None, ...] = (None, )
         self._annotated: Tensor | None = None
+        self._weights: Tensor | None = None
         self._unannotated: Tensor | None = None
 
     @property
@@ -281,7 +349,7 @@ class BackCELoss(nn.Module):
             void = label == ignore_index
             unannotated = void if unannotated is None else unannotated | void
         pixels = _Pixels.of(cls_score, label, annotated, unannotated, ignore_index)
-        loss = _back_ce(cls_score, pixels)
+        loss = _back_ce(cls_score, pixels, self.implementation)
 
         factors = pixels.counted.to(loss.dtype)
         if self.class_weight is not None:
@@ -326,7 +394,7 @@ class BackCELoss(nn.Module):
                 if not all(0 <= c < num_classes for c in classes):
                     raise ValueError(f'the annotated classes {classes} are not all among the {num_classes} classes')
                 row[list(classes)] = True
-            self._annotated = mask.to(logits.device)
+            self._annotated = mask.to(logits.device, non_blocking=True)
         return self._annotated
 
     def _pixel_factors(self, loss: Tensor, num_classes: int, label: Tensor, annotated: Tensor | None,
@@ -335,7 +403,9 @@ class BackCELoss(nn.Module):
         if len(self.class_weight) != num_classes:
             raise ValueError(f'class_weight has {len(self.class_weight)} entries, but there are {num_classes} classes')
         by_label = loss.new_zeros(len(label), 256)  # for each image
-        by_label[:, :num_classes] = loss.new_tensor(self.class_weight)
+        if self._weights is None or self._weights.device != loss.device:
+            self._weights = torch.tensor(self.class_weight, dtype=loss.dtype).to(loss.device, non_blocking=True)
+        by_label[:, :num_classes] = self._weights
         if annotated is not None:
             absent = ~annotated.expand(len(label), num_classes)
             mean_absent = (by_label[:, :num_classes] * absent).sum(1) / absent.sum(1).clamp(min=1)
