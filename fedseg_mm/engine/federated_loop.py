@@ -223,6 +223,8 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
         load_weights(federation.model, federation.algorithm.weights)
 
     def _evaluate(self) -> None:
+        # cuDNN would try all of its algorithms anew for every size of image
+        benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
         try:
             self.runner.val_loop.run()
         except (Exception, Stopped) as error:
@@ -233,6 +235,8 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
                         hook.after_val_epoch(self.runner)
             self._save_finished_rounds(error)
             raise
+        finally:
+            torch.backends.cudnn.benchmark = benchmark
 
     def evaluates(self, rounds: int) -> bool:
         """Whether there is an evaluation after so many rounds, as MMEngine decides it."""
