@@ -1,4 +1,5 @@
 """All code of README.md and docs/ runs; what would take too long is checked for commands, flags and files."""
+import json
 import re
 import shlex
 import subprocess
@@ -25,12 +26,12 @@ def workspace(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(block, folder) -> None:
+def run(block, folder, in_full: bool = False) -> None:
     output = ''
     for command in block.commands():
         environment, words = code_blocks.environment(shlex.split(command))
         assert words[0] == 'python', command
-        words = code_blocks.with_options(words[1:], block.mark)
+        words = words[1:] if in_full else code_blocks.with_options(words[1:], block.mark)
         if words[0].startswith('tools/'):
             name = words[0].removeprefix('tools/').removesuffix('.py')
             done = run_tool(name, *words[1:], cwd=folder, **environment)
@@ -88,6 +89,23 @@ def test_the_code_of_the_page(page, workspace):
                         check_command(command, variables)
         except (AssertionError, Exception, SystemExit) as error:
             raise AssertionError(f'{where}: {error}') from error
+
+
+@pytest.mark.slow
+def test_the_tutorial_in_full(workspace):
+    """Minutes; the figures of the page are of one machine, but the model must have learned all classes anywhere."""
+    found = blocks('docs/tutorial.md')
+    for block in found:
+        if block.language in ('python', 'yaml'):
+            (workspace / block.file_name).write_text(block.text, encoding='utf-8')
+    for block in found:
+        if block.language == 'bash':
+            run(block, workspace, in_full=True)
+    lines = next((workspace / 'work_dirs' / 'hospitals').glob('*/vis_data/scalars.json')).read_text().splitlines()
+    figures: dict[str, float] = {}
+    for line in lines:
+        figures.update(json.loads(line))  # the last of each
+    assert figures['mIoU'] > 70 and all(figures[f'IoU/{name}'] > 50 for name in ('tissue', 'nucleus', 'gland'))
 
 
 @pytest.mark.parametrize('page', PAGES)
