@@ -173,17 +173,18 @@ class ToolServer:
         self._folder = tempfile.TemporaryDirectory()
         atexit.register(self._process.kill)
 
-    def start(self, tool: str, *arguments, cwd: Path | None = None, **environment) -> None:
+    def start(self, tool: str, *arguments, cwd: Path | None = None, timeout: float = 600, **environment) -> None:
+        """Start a tool; it and all its processes are killed after ``timeout`` seconds."""
         self._command = [str(ROOT / 'tools' / f'{tool}.py'), *map(str, arguments)]
         print(json.dumps(dict(
-            script=self._command[0], arguments=self._command[1:], cwd=str(cwd or Path.cwd()), timeout=600,
+            script=self._command[0], arguments=self._command[1:], cwd=str(cwd or Path.cwd()), timeout=timeout,
             environment={**os.environ, **environment}, stdout=self._output('stdout'), stderr=self._output('stderr'))),
             file=self._process.stdin, flush=True)
 
     def finish(self) -> subprocess.CompletedProcess:
         answer = self._process.stdout.readline().strip()
         if answer == 'timeout':
-            raise subprocess.TimeoutExpired(self._command, 600)
+            raise subprocess.TimeoutExpired(self._command, 0)
         return subprocess.CompletedProcess(self._command, int(answer), *(
             Path(self._output(name)).read_text() for name in ('stdout', 'stderr')))
 

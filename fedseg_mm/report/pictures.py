@@ -40,7 +40,7 @@ def draw_curves(runs: Sequence[RunRecord], path: Path) -> Path | None:
             'round', 'round', 'sent up and down so far (MB)')):
         axes.set(xlabel=over, ylabel=what)
         axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.06 * axes.get_ylim()[1])
         axes.grid(alpha=0.3)
     figure.legend(*panels[0].get_legend_handles_labels(), loc='outside lower center', ncols=3, frameon=False)
     return _save(figure, path)

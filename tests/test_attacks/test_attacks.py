@@ -90,7 +90,7 @@ def test_mistakes_are_one_sentence():
         SignFlip()
     with pytest.raises(FedSegError, match='must be a number above 0 and at most 1, but is 2'):
         SignFlip(share=2)
-    for attack, words in ((SignFlip(clients=[9]), 'names the client 9'), (SignFlip(share=.1), 'makes none of 3 clients')):
+    for attack, words in ((SignFlip(clients=[9]), 'names the client 9'), (SignFlip(share=.1), 'makes none of 3')):
         with pytest.raises(FedSegError, match=words):
             HostileClients([attack]).setup(['0', '1', '2'], 4, seed=0)
 
