@@ -158,8 +158,12 @@ def _check_words(words: list[str]) -> None:
             text = (ROOT / script).read_text() + (ROOT / 'benchmarks' / 'measure.py').read_text()
             for word in rest[1:]:
                 assert not word.startswith('--') or f"'{word}'" in text, f'{script} has no {word}'
+    elif program == 'bash':
+        packed = re.search(r"'(\w+\.sh)'", (ROOT / 'benchmarks' / 'pack_gpu.py').read_text())
+        assert (ROOT / rest[0]).is_file() or packed and rest[0] == f'gpu_pack/{packed[1]}', f'no file {rest[0]}'
     else:
-        assert words[:2] == ['.', '.venv/bin/activate'], f'unknown command {words}'
+        known = words[:2] in (['.', '.venv/bin/activate'], ['tar', 'xf'])
+        assert known or program == 'export' and re.match(r'[A-Z_]+=\S', rest[0]), f'unknown command {words}'
 
 
 def parse(name: str, argv: list[str]) -> None:

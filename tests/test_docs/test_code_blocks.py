@@ -1,4 +1,5 @@
 """All code of README.md and docs/ runs; what would take too long is checked for commands, flags and files."""
+import json
 import re
 import shlex
 import subprocess
@@ -25,12 +26,12 @@ def workspace(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(block, folder) -> None:
+def run(block, folder, in_full: bool = False) -> None:
     output = ''
     for command in block.commands():
         environment, words = code_blocks.environment(shlex.split(command))
         assert words[0] == 'python', command
-        words = code_blocks.with_options(words[1:], block.mark)
+        words = words[1:] if in_full else code_blocks.with_options(words[1:], block.mark)
         if words[0].startswith('tools/'):
             name = words[0].removeprefix('tools/').removesuffix('.py')
             done = run_tool(name, *words[1:], cwd=folder, **environment)
@@ -90,6 +91,23 @@ def test_the_code_of_the_page(page, workspace):
             raise AssertionError(f'{where}: {error}') from error
 
 
+@pytest.mark.slow
+def test_the_tutorial_in_full(workspace):
+    """Minutes; the figures of the page are of one machine, but the model must have learned all classes anywhere."""
+    found = blocks('docs/tutorial.md')
+    for block in found:
+        if block.language in ('python', 'yaml'):
+            (workspace / block.file_name).write_text(block.text, encoding='utf-8')
+    for block in found:
+        if block.language == 'bash':
+            run(block, workspace, in_full=True)
+    lines = next((workspace / 'work_dirs' / 'hospitals').glob('*/vis_data/scalars.json')).read_text().splitlines()
+    figures: dict[str, float] = {}
+    for line in lines:
+        figures.update(json.loads(line))  # the last of each
+    assert figures['mIoU'] > 70 and all(figures[f'IoU/{name}'] > 50 for name in ('tissue', 'nucleus', 'gland'))
+
+
 @pytest.mark.parametrize('page', PAGES)
 def test_all_code_is_fenced(page):
     assert not list(code_blocks.indented_code(page)), f'{page}: code without a fence is not checked'
@@ -106,7 +124,7 @@ def test_commands_and_files_that_the_text_names(page, workspace):
     """Flags, commands and files in `code` within sentences and tables."""
     text = re.sub(r'^```.*?^```', '', (ROOT / page).read_text(encoding='utf-8'), flags=re.MULTILINE | re.DOTALL)
     for code in re.findall(r'`([^`\n]+)`', text):
-        if code.startswith(('python tools/', 'torchrun ', 'make ', 'python -m ', 'python docs/')) and '…' not in code:
+        if code.startswith(('python tools/', 'bash ', 'torchrun ', 'make ', 'python -m ', 'python docs/')) and '…' not in code:
             check_command(code.split(' > ')[0], {})
         elif re.fullmatch(r'(tools|configs|docs|benchmarks|fedseg_mm|tests|reproduction)/[\w/.-]+\.\w+', code):
             assert (ROOT / code).exists(), f'{page}: there is no {code}'
@@ -122,7 +140,7 @@ def test_commands_and_files_that_the_text_names(page, workspace):
     'python tools/nothing.py', 'python tools/fed_train.py configs/nothing.py', "pip install '.[nothing]'",
     'python tools/reproduce.py --protocol nothing', 'python tools/reproduce.py --rows Nothing',
     'python tools/fed_train.py configs/fedavg/upernet_streetscenes_noniid1_ce.py --cfg-options federatd.seed=1',
-    'python benchmarks/run.py --fast', 'python -m pytest tests/nothing.py', 'curl example.org'])
+    'python benchmarks/run.py --fast', 'bash benchmarks/nothing.sh', 'python -m pytest tests/nothing.py', 'curl example.org'])
 def test_a_wrong_command_is_noticed(command, workspace):
     with pytest.raises((AssertionError, Exception, SystemExit)):
         check_command(command, {})
