@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from fedseg_mm.files import atomic_write
-from fedseg_mm.report.pictures import draw_classes, draw_clients, draw_curves, draw_rounds
+from fedseg_mm.report.pictures import draw_classes, draw_clients, draw_curves, draw_privacy, draw_rounds
 from fedseg_mm.report.run_record import RunRecord
 from fedseg_mm.report.settings import differences
 from fedseg_mm.version import __version__
@@ -35,9 +35,11 @@ def write_report(runs: Sequence[RunRecord], page: Path) -> Path:
         table=[_line(run) for run in runs], seeds=_over_seeds(runs),
         curves=_embedded(draw_curves(runs, pictures / 'curves.png')),
         rounds=_embedded(draw_rounds(runs, pictures / 'rounds.png')),
+        privacy=_embedded(draw_privacy(runs, pictures / 'privacy.png')),
         names=[run.name for run in runs], settings=differences([run.settings for run in runs]),
         runs=[dict(name=run.name, folder=str(run.folder), clients=run.clients, unannotated=run.unannotated_classes,
                    classes=_embedded(draw_classes(run, pictures / f'classes_{i}.png')), ended=_ended(run),
+                   privacy=run.privacy,
                    picture=_embedded(draw_clients(run, pictures / f'clients_{i}.png')))
               for i, run in enumerate(runs)])
     with atomic_write(page) as file:

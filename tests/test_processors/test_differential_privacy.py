@@ -253,3 +253,16 @@ def test_two_processes_equal_one(tiny_data, tmp_path):
     for name, tensor in first.items():
         torch.testing.assert_close(second[name], tensor, atol=1e-4, rtol=1e-3)
     assert not torch.allclose(other['decode_head.conv_seg.weight'], first['decode_head.conv_seg.weight'], atol=1e-3)
+
+
+def test_a_private_round_without_a_finite_update_says_so(tiny_data, tmp_path, capsys):
+    """Of such rates, no weight is finite; nobody is named."""
+    path = write_config(tiny_data, tmp_path, **{
+        **PRIVATE, **processor(reproducible=True), 'train_cfg.max_rounds': 1, 'optim_wrapper.optimizer.lr': 1e30,
+        'optim_wrapper.optimizer.weight_decay': 1e38,
+        'federated.sampler': dict(type='AllClientsSampler'), 'federated.clients_per_round': 8})
+    done = run_tool('fed_train', path)
+    assert done.returncode == 0, done.stderr
+    said = 'Round 1: no update of the cohort was finite, so that the global model has taken noise alone; '
+    assert (done.stdout + done.stderr).count(said) == 1
+    assert rounds_of(tmp_path)[0]['clients'] == []
