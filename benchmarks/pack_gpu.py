@@ -54,12 +54,11 @@ def download(folder: Path, python: str) -> None:
     """Wheels of all that is needed, for Linux and a version of Python; of pure Python, wheels are built."""
     folder.mkdir(parents=True)
     pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '--quiet']
-    for one in requirements():
-        done = subprocess.run([*pip, 'download', '--no-deps', '--only-binary=:all:', '--platform',
-                               'manylinux_2_28_x86_64', '--platform', 'manylinux2014_x86_64', '--python-version',
-                               python, '-d', str(folder), one], stderr=subprocess.DEVNULL)
-        if done.returncode:  # a source distribution
-            subprocess.run([*pip, 'wheel', '--no-deps', '-w', str(folder), one], check=True)
+    subprocess.run([*pip, 'download', '--no-deps', '--platform', 'manylinux_2_28_x86_64', '--platform',
+                    'manylinux2014_x86_64', '--python-version', python, '-d', str(folder), *requirements()], check=True)
+    for source in folder.glob('*.tar.gz'):
+        subprocess.run([*pip, 'wheel', '--no-deps', '-w', str(folder), str(source)], check=True)
+        source.unlink()
 
 
 def size(path: Path) -> int:
