@@ -7,15 +7,17 @@ There: tar xf gpu_pack.tar && bash gpu_pack/install.sh, and export FEDSEG_CAMVID
 torch and triton are not packed: a GPU machine has builds of its own. Prints the size of the parts.
 """
 import argparse
-import json
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+from importlib import metadata
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 #: What is there already, and what brings gigabytes of CUDA packages.
 LEFT_OUT = ('torch', 'triton')
 #: Of CamVid, what is read; the rest of the folder may be archives.
@@ -29,34 +31,33 @@ here="$(cd "$(dirname "$0")" && pwd)"
 
 
 def requirements() -> list[str]:
-    """What this package and its tests need, without torch, as pip takes it."""
-    import tomllib
-    project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
-    extras = project['optional-dependencies']
-    wanted = [*project['dependencies'], *extras['lite'], *extras['tests']]
-    return [one for one in wanted if not any(one.split('>')[0].split('=')[0].strip() == name for name in LEFT_OUT)]
+    """What this package with its tests needs, all the way down but for torch, in the versions of this environment."""
+    found: dict[str, str] = {}
+    wanted = [('fedseg_mm', 'lite'), ('fedseg_mm', 'tests')]
+    seen = set(wanted)
+    while wanted:
+        name, extra = wanted.pop()
+        distribution = metadata.distribution(name)
+        if name != 'fedseg_mm':
+            found[canonicalize_name(name)] = f'{name}=={distribution.version}'
+        for line in distribution.requires or []:
+            one = Requirement(line)
+            if canonicalize_name(one.name) in LEFT_OUT or (one.marker and not one.marker.evaluate({'extra': extra})):
+                continue
+            new = [(one.name, needed) for needed in one.extras or ('', )]
+            wanted += [pair for pair in new if pair not in seen]
+            seen.update(new)
+    return sorted(found.values())
 
 
 def download(folder: Path, python: str) -> None:
     """Wheels of all that is needed, for Linux and a version of Python; of pure Python, wheels are built."""
     folder.mkdir(parents=True)
     pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '--quiet']
-    with tempfile.TemporaryDirectory() as name:
-        # resolved as here, so that what torch needs too is not among it
-        names = Path(name) / 'names.txt'
-        names.write_text('\n'.join(requirements()) + '\n')
-        report = subprocess.run([*pip, 'install', '--dry-run', '--ignore-installed', '--report', '-', '-r', str(names),
-                                 '-c', str(ROOT / 'requirements' / 'tested.txt')],
-                                check=True, capture_output=True, text=True).stdout
-    for item in json.loads(report)['install']:
-        meta = item['metadata']
-        name = meta['name'].lower()
-        if name in LEFT_OUT or name.startswith(('nvidia-', 'cuda-')):
-            continue
-        one = f'{meta["name"]}=={meta["version"]}'
+    for one in requirements():
         done = subprocess.run([*pip, 'download', '--no-deps', '--only-binary=:all:', '--platform',
                                'manylinux_2_28_x86_64', '--platform', 'manylinux2014_x86_64', '--python-version',
-                               python, '-d', str(folder), one])
+                               python, '-d', str(folder), one], stderr=subprocess.DEVNULL)
         if done.returncode:  # a source distribution
             subprocess.run([*pip, 'wheel', '--no-deps', '-w', str(folder), one], check=True)
 

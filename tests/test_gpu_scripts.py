@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.conftest import ROOT
 
@@ -125,5 +126,7 @@ def test_what_is_packed_leaves_torch_out(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import pack_gpu
     wanted = pack_gpu.requirements()
-    names = {one.split('>')[0].split('=')[0].split('<')[0].strip() for one in wanted}
-    assert {'mmengine', 'mmcv-lite', 'mmsegmentation', 'ftfy', 'pytest'} <= names and not names & {'torch', 'triton'}
+    names = {one.split('==')[0].lower().replace('_', '-') for one in wanted}
+    assert {'mmengine', 'mmcv-lite', 'mmsegmentation', 'ftfy', 'pytest', 'addict'} <= names
+    assert not names & {'torch', 'triton', 'fedseg-mm'} and not [name for name in names if name.startswith('nvidia')]
+    assert f'torch=={torch.__version__}' not in wanted and all(one.count('==') == 1 for one in wanted)

@@ -375,12 +375,30 @@ def _check_model(cfg: Config) -> None:
             layer = part.get(name)
             if isinstance(layer, dict) and isinstance(layer.get('type'), str) and '.' not in layer['type']:
                 with faults:
-                    registered(MODELS, layer['type'], f'{key}.{name}')
+                    cls = registered(MODELS, layer['type'], f'{key}.{name}')
+                    if name == 'norm_cfg':
+                        _check_norm_layer(cls, layer, f'{key}.{name}')
+            elif name == 'norm_cfg' and isinstance(layer, dict) and 'type' not in layer:
+                faults.add(f'{key}.norm_cfg needs `type`, which is not given')
         losses = part.get('loss_decode')
         for place, loss in enumerate(losses) if isinstance(losses, (list, tuple)) else [(None, losses)]:
             with faults:
                 _check_known_keys(MODELS, loss, f'{key}.loss_decode' + ('' if place is None else f'.{place}'))
     faults.report()
+
+
+def _check_norm_layer(cls, layer: dict, key: str) -> None:
+    """Refuse keys that a normalisation layer does not take, or lacks."""
+    if not inspect.isclass(cls):
+        return
+    parameters = inspect.signature(cls).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    sizes = ('num_features', 'num_channels', 'normalized_shape')  # the model gives them
+    check_keys(layer, [*(name for name in parameters if name not in sizes), 'type', '_scope_', 'requires_grad'], key)
+    for name, p in parameters.items():
+        if p.default is p.empty and name not in sizes and name not in layer and p.kind is p.POSITIONAL_OR_KEYWORD:
+            raise FedSegError(f'{key} of type {layer["type"]} needs `{name}`, which is not given')
 
 
 def _dicts(value, key: str) -> Iterator[tuple[str, dict]]:

@@ -4,7 +4,8 @@ import signal
 from collections.abc import Mapping
 
 import torch
-from mmengine.dist import get_world_size
+from mmengine.device import get_device
+from mmengine.dist import all_reduce, barrier, get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import LOOPS
@@ -35,7 +36,7 @@ from fedseg_mm.resume import (
     settings_of,
 )
 from fedseg_mm.structures import Broadcast, ClientFailure
-from fedseg_mm.validation import check_positive
+from fedseg_mm.validation import check_integer, check_positive
 
 
 @LOOPS.register_module()
@@ -77,6 +78,7 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
                  dynamic_intervals: list[tuple[int, int]] | None = None, federated: dict | None = None) -> None:
         check_positive('train_cfg.max_rounds', max_rounds)
         check_positive('train_cfg.val_interval', val_interval)
+        check_integer('train_cfg.val_begin', val_begin, 0)
         listed = [hook.federated for hook in runner.hooks if isinstance(hook, FederatedHook)]
         if len(listed) > 1:
             raise FedSegError(f'there are {len(listed)} FederatedHooks in the config: keep one')
@@ -87,7 +89,7 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
             self.federation = build_federation(settings)
             model = runner.model.module if is_model_wrapper(runner.model) else runner.model
             self.federation.setup(runner, model, dataloader)
-            self.stop = StopSignals(active=get_world_size() == 1)  # the others would wait for one that has stopped
+            self.stop = StopSignals(joint=get_world_size() > 1)  # the others would wait for one that has stopped
             runner._hooks = [WholeCheckpointHook.of(hook) if type(hook) is CheckpointHook else hook
                              for hook in runner.hooks]
             runner.register_hook(FederatedCheckpointHook(self.federation, kept))
@@ -139,9 +141,9 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
                 if self._epoch > self.started_at and runner.val_loop is not None and not self.evaluates(self._epoch):
                     self._evaluate()
                 break
-            if self.stop.received is not None:  # since the last client or evaluated image
+            if (number := self._asked_to_stop()) is not None:  # since the last client or evaluated image
                 self._save_finished_rounds()
-                self.stop.check()
+                raise Stopped(number)
             self.run_epoch()
             self._decide_current_val_interval()
             if runner.val_loop is not None and self._epoch >= self.val_begin and (
@@ -171,12 +173,19 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
             self._save_finished_rounds(error)
             self.stop.check()  # a signal to the whole process group has ended the loader's workers too
             raise
+        if self.stop.joint and (number := self._asked_to_stop()) is not None:
+            self._save_finished_rounds(Stopped(number))
+            raise Stopped(number)
         algorithm.all_reduce()
         self.round_log.note_processors(algorithm.processors.metrics())
         self.round_log.all_reduce()
         privacy = algorithm.processors.privacy
         if len(self.round_log.used) >= federation.min_clients or privacy is not None:
             algorithm.step(federation.model)
+            self.round_log.processors.update(algorithm.processors.metrics())  # what the server has done
+            if privacy is not None and self.round_log.clients and not self.round_log.used:
+                runner.logger.warning(f'Round {round + 1}: no update of the cohort was finite, so that the global '
+                                      f'model has taken noise alone; {algorithm.remedy}')
             federation.failed_rounds = 0
             self.round_log.privacy = None if privacy is None else privacy.spent
             if algorithm.batch_norm.recalibrates:
@@ -201,6 +210,16 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
             del update  # its tensors are the model's, which the next client overwrites
             if len(self.round_log.clients) < len(cohort):  # after the last one, the round is as good as finished
                 self.stop.check()
+                if self.stop.joint and self.stop.received is not None and not federation.hostile.collude:
+                    break  # the others learn of it after their clients
+
+    def _asked_to_stop(self) -> int | None:
+        """The signal that has asked this process, or any of a run of several, to stop."""
+        if not self.stop.joint:
+            return self.stop.received
+        number = torch.tensor(self.stop.received or 0, device=get_device())
+        all_reduce(number, 'max')
+        return int(number) or None
 
     def _keep_model(self, cohort: list[int]) -> None:
         """The global model stays as it was before a round in which too few clients have sent an update.
@@ -223,6 +242,8 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
         load_weights(federation.model, federation.algorithm.weights)
 
     def _evaluate(self) -> None:
+        # cuDNN would try all of its algorithms anew for every size of image
+        benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
         try:
             self.runner.val_loop.run()
         except (Exception, Stopped) as error:
@@ -233,6 +254,8 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
                         hook.after_val_epoch(self.runner)
             self._save_finished_rounds(error)
             raise
+        finally:
+            torch.backends.cudnn.benchmark = benchmark
 
     def evaluates(self, rounds: int) -> bool:
         """Whether there is an evaluation after so many rounds, as MMEngine decides it."""
@@ -285,12 +308,18 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
             return
         try:
             if error is not None:
-                if get_world_size() > 1:
+                if get_world_size() > 1 and not isinstance(error, Stopped):
                     return  # the other processes are in the middle of something else
                 load_weights(federation.model, federation.algorithm.weights)
-                federation.backend.abandon_round(self._epoch)
+                barrier()  # no process is still writing what a client keeps
+                if is_main_process():
+                    federation.backend.abandon_round(self._epoch)
+                barrier()
             runner.logger.info(f'Saving checkpoint at {self._epoch} epochs')
-            hook.save(runner, self._epoch)
+            try:
+                hook.save(runner, self._epoch)
+            finally:
+                barrier()  # whoever says what is saved finds it
         except Exception as second:
             if error is None:
                 raise

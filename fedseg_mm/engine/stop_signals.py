@@ -2,6 +2,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -54,18 +55,23 @@ class StopSignals:
     """Notes the first SIGTERM or Ctrl-C while it is entered; the second ends the process at once.
 
     Args:
-        active (bool): Whether it notes any. Defaults to True.
+        joint (bool): Whether the processes of a run stop together. A launcher
+            passes on a signal that the terminal has sent already, so that
+            one within two seconds is not a second one, and :meth:`check`
+            leaves it to the training loop to stop where all of them can.
+            Defaults to False.
     """
 
-    def __init__(self, active: bool = True) -> None:
-        self.active = active
+    def __init__(self, joint: bool = False) -> None:
+        self.joint = joint
+        self._noted_at = 0.0
         #: The signal that came, if one did.
         self.received: int | None = None
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> 'StopSignals':
         self._process = os.getpid()
-        if self.active and threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread():
             for number in STOPPING:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                     self._before[number] = signal.signal(number, self._note)
@@ -80,7 +86,7 @@ class StopSignals:
         Raises:
             Stopped: One did.
         """
-        if self.received is not None:
+        if self.received is not None and not self.joint:
             raise Stopped(self.received)
 
     def _restore(self) -> None:
@@ -93,7 +99,13 @@ class StopSignals:
             if number == signal.SIGTERM:
                 _die(number)
             return
-        self.received = number
-        self._restore()
+        if self.received is not None:
+            if time.monotonic() - self._noted_at > 2:
+                self._restore()
+                os.kill(self._process, number)
+            return
+        self.received, self._noted_at = number, time.monotonic()
+        if not self.joint:
+            self._restore()
         name = signal.Signals(number).name
         os.write(2, f'\n{name}: stopping after the current client; a second signal stops at once\n'.encode())

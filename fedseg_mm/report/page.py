@@ -7,7 +7,14 @@ from importlib.resources import files
 from pathlib import Path
 
 from fedseg_mm.files import atomic_write
-from fedseg_mm.report.pictures import draw_classes, draw_clients, draw_curves, draw_predictions, draw_rounds
+from fedseg_mm.report.pictures import (
+    draw_classes,
+    draw_clients,
+    draw_curves,
+    draw_predictions,
+    draw_privacy,
+    draw_rounds,
+)
 from fedseg_mm.report.published import published_beside
 from fedseg_mm.report.run_record import RunRecord
 from fedseg_mm.report.settings import differences
@@ -40,9 +47,11 @@ def write_report(runs: Sequence[RunRecord], page: Path) -> Path:
         published=any(published_beside(run.settings) for run in runs),
         predictions=_embedded(draw_predictions(runs, pictures / 'predictions.png')),
         rounds=_embedded(draw_rounds(runs, pictures / 'rounds.png')),
+        privacy=_embedded(draw_privacy(runs, pictures / 'privacy.png')),
         names=[run.name for run in runs], settings=differences([run.settings for run in runs]),
         runs=[dict(name=run.name, folder=str(run.folder), clients=run.clients, unannotated=run.unannotated_classes,
                    classes=_embedded(draw_classes(run, pictures / f'classes_{i}.png')), ended=_ended(run),
+                   privacy=run.privacy,
                    picture=_embedded(draw_clients(run, pictures / f'clients_{i}.png')),
                    evaluated=_per_client(run), confusion=_confusion(run, pictures / f'confusion_{i}.png'))
               for i, run in enumerate(runs)])

@@ -115,6 +115,29 @@ def draw_predictions(runs: Sequence[RunRecord], path: Path) -> Path | None:
     return path
 
 
+def draw_privacy(runs: Sequence[RunRecord], path: Path) -> Path | None:
+    """Epsilon over rounds, and mIoU over epsilon, of the runs that protect clients."""
+    runs = [run for run in runs if run.epsilon]
+    if not runs:
+        return None
+    figure = Figure(figsize=(11, 3.2), layout='constrained')
+    spent, bought = figure.subplots(1, 2)
+    for i, run in enumerate(runs):
+        style = dict(linestyle=LINES[i % len(LINES)], linewidth=1.2, color=f'C{i % 10}', label=run.name)
+        spent.plot(list(run.epsilon), list(run.epsilon.values()), **style)
+        found = [(run.epsilon[number], line['mIoU']) for number, line in run.evaluations.items()
+                 if number in run.epsilon and 'mIoU' in line]
+        if found:
+            bought.plot(*zip(*found), marker=MARKERS[i % len(MARKERS)], markersize=4, **style)
+    spent.set(xlabel='round', ylabel='epsilon')
+    bought.set(xlabel='epsilon', ylabel='mIoU (%)')
+    for axes in (spent, bought):
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+    figure.legend(*spent.get_legend_handles_labels(), loc='outside lower center', ncols=3, frameon=False)
+    return _save(figure, path)
+
+
 def draw_rounds(runs: Sequence[RunRecord], path: Path) -> Path:
     """Seconds and bytes of every round."""
     figure = Figure(figsize=(11, 3.2), layout='constrained')

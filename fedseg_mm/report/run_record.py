@@ -119,6 +119,23 @@ class RunRecord:
         """Bytes up and down."""
         return sum(line['bytes_up'] + line['bytes_down'] for line in self.rounds.values())
 
+    @property
+    def epsilon(self) -> dict[int, float]:
+        """round -> epsilon after it, in a run that protects clients."""
+        spent = {number: (line.get('privacy') or {}).get('epsilon') for number, line in self.rounds.items()}
+        return {number: value for number, value in spent.items() if isinstance(value, (int, float))}
+
+    @property
+    def privacy(self) -> str:
+        """The guarantee of the last round in a few words; empty where there is none."""
+        last = next((line['privacy'] for line in reversed(self.rounds.values()) if line.get('privacy')), None)
+        if not isinstance(last, dict) or 'delta' not in last:
+            return ''
+        epsilon = 'infinite' if last.get('epsilon') is None else f'{last["epsilon"]:.4g}'
+        none = ', but noise that follows from the seed protects from nobody who knows it'
+        return (f'Client-level differential privacy: epsilon {epsilon} at delta {last["delta"]:g} '
+                f'({last.get("adjacency")}){none if last.get("reproducible") else ""}.')
+
     @cached_property
     def clients(self) -> list[dict]:
         """Per client that took part: name, rounds, images, first and last loss, seconds per round, left out.

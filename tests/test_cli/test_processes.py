@@ -82,3 +82,53 @@ def test_resume_and_evaluation(tiny_data, tmp_path):
 def test_a_launcher_without_processes_says_how_to_start_them(tiny_data, tmp_path):
     done = run_tool('fed_train', write_config(tiny_data, tmp_path), '--launcher', 'pytorch')
     assert done.returncode == 1 and 'torchrun --nproc_per_node=2' in done.stderr and 'Traceback' not in done.stderr
+
+
+HOOK = '''\
+import os
+import signal
+
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+
+@HOOKS.register_module()
+class SecondProcessHook(Hook):
+    """The second process is asked to stop, in the middle of a round or in an evaluation."""
+
+    def __init__(self, place):
+        self.place = place
+
+    def _send(self, runner, place):
+        if place == self.place and runner.epoch == 2 and get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def before_client(self, runner, client):
+        self._send(runner, 'before_client')
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self._send(runner, 'after_val_iter')
+'''
+
+
+@pytest.mark.parametrize('place', ['before_client', 'after_val_iter'])
+def test_processes_stop_together_and_lose_no_finished_round(tiny_data, tmp_path, monkeypatch, place):
+    """One of them gets the signal; the other waits for nobody."""
+    (tmp_path / 'second_process_hook.py').write_text(HOOK)
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+    changes = {'train_cfg.max_rounds': 3, 'train_cfg.val_interval': 2, 'default_hooks.checkpoint.interval': 10,
+               'default_hooks.checkpoint.save_best': None, 'federated.clients_per_round': 4,
+               'federated.algorithm': dict(type='FedDyn'), 'federated.local_epochs': 1}
+    whole = write_config(tiny_data, tmp_path / 'whole', **changes)
+    assert run_processes(2, 'fed_train', whole).returncode == 0
+    parts = write_config(tiny_data, tmp_path / 'parts', **changes, **{
+        'custom_imports.imports': ['fedseg_mm', 'second_process_hook'],
+        'custom_hooks': [dict(type='SecondProcessHook', place=place)]})
+    done = run_processes(2, 'fed_train', parts)
+    assert done.returncode == 143, done.stdout + done.stderr
+    assert done.stderr.count('fed_train: stopped; --resume goes on from round_2.pth with round 3') == 2
+    assert [path.name for path in (tmp_path / 'parts').glob('round_*.pth')] == ['round_2.pth']
+    done = run_processes(2, 'fed_train', write_config(tiny_data, tmp_path / 'parts', **changes), '--resume')
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_same_bits(*(weights_of(tmp_path / name / 'round_3.pth') for name in ('whole', 'parts')))

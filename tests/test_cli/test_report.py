@@ -182,3 +182,21 @@ def test_published_figures_stand_beside_the_settings_that_they_are_of(changes, f
                 'federated.partitioner.classes_per_client': 1, 'test_dataloader.dataset.type': 'CamVidDataset',
                 'model.decode_head.loss_decode.type': 'BackCELoss'}
     assert published_beside({**settings, **changes}) == figures
+
+
+def test_epsilon_of_a_private_run(run, tmp_path):
+    """A line and a curve where the logs have it, and neither where they do not."""
+    private = tmp_path / 'private'
+    shutil.copytree(run, private)
+    path = next(private.glob('*/vis_data/rounds.json'))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        line['privacy'] = dict(epsilon=0.5 * line['round'], delta=1e-4, adjacency='one client added or removed',
+                               noise_multiplier=1.0, noise_std=0.1, clip=0.5, reproducible=True)
+    path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    assert RunRecord(private, 'p').epsilon == {number: 0.5 * number for number in range(1, 7)}
+    page = page_of(private)
+    assert ('Client-level differential privacy: epsilon 3 at delta 0.0001 (one client added or removed), but noise '
+            'that follows from the seed protects from nobody who knows it.') in html.unescape(page)
+    assert (private / 'report' / 'privacy.png').is_file() and 'epsilon over rounds' in page
+    assert 'epsilon' not in page_of(run)

@@ -430,6 +430,28 @@ def test_channels_last_is_the_same_training_but_for_the_order_of_sums(tiny_data,
     assert checkpoints[0]['state_dict'].keys() == checkpoints[1]['state_dict'].keys()
 
 
+@pytest.mark.parametrize('benchmark', [True, False])
+def test_cudnn_tries_no_algorithms_for_every_size_of_an_evaluated_image(tiny_data, tmp_path, benchmark, monkeypatch):
+    class Note(Hook):
+        seen = []
+
+        def before_val_iter(self, runner, **kwargs):
+            self.seen.append(('evaluated', torch.backends.cudnn.benchmark))
+
+        def after_round(self, runner, **kwargs):
+            self.seen.append(('trained', torch.backends.cudnn.benchmark))
+
+    monkeypatch.setattr(Note, 'seen', [])
+    cfg = tiny_config(tiny_data, tmp_path, **{'env_cfg': dict(cudnn_benchmark=benchmark), 'train_cfg.max_rounds': 2,
+                                              'train_cfg.val_interval': 1, 'federated.clients_per_round': 1})
+    try:
+        train(cfg, Note())
+    finally:
+        torch.backends.cudnn.benchmark = False
+    assert set(Note.seen) == {('evaluated', False), ('trained', benchmark)}
+    assert [what for what, _ in Note.seen] == 2 * (['trained'] + 4 * ['evaluated'])
+
+
 def test_cached_images_do_not_change_weights(tiny_data, tmp_path):
     cached = tiny_config(tiny_data, tmp_path / 'cached')
     cached.train_dataloader.dataset.pipeline[0].type = 'LoadCachedImage'

@@ -267,3 +267,16 @@ def test_fedseg_with_a_norm_layer_that_gathers_nothing(tiny_data, tmp_path):
         **algorithm, projection_norm_cfg=dict(type='GN', num_groups=2))}))
     assert rounds_of(tmp_path / 'gn')[-1]['privacy']['epsilon'] > 0
     assert type(runner.model.projection_head.layers[1]).__name__ == 'GroupNorm'
+
+
+def test_a_private_round_without_a_finite_update_says_so(tiny_data, tmp_path, capsys):
+    """Of such rates, no weight is finite; nobody is named."""
+    path = write_config(tiny_data, tmp_path, **{
+        **PRIVATE, **processor(reproducible=True), 'train_cfg.max_rounds': 1, 'optim_wrapper.optimizer.lr': 1e30,
+        'optim_wrapper.optimizer.weight_decay': 1e38,
+        'federated.sampler': dict(type='AllClientsSampler'), 'federated.clients_per_round': 8})
+    done = run_tool('fed_train', path)
+    assert done.returncode == 0, done.stderr
+    said = 'Round 1: no update of the cohort was finite, so that the global model has taken noise alone; '
+    assert (done.stdout + done.stderr).count(said) == 1
+    assert rounds_of(tmp_path)[0]['clients'] == []

@@ -194,3 +194,15 @@ def test_all_parts_together(tiny_data, tmp_path, aggregator, processors, algorit
     given = recorder.rounds[-1][0]
     assert not torch.equal(weights['decode_head.conv_seg.weight'], given['decode_head.conv_seg.weight'])
     assert_same_bits(weights_of(tmp_path / 'round_2.pth'), weights)
+
+
+def test_the_noise_of_a_round_is_in_its_own_log(tiny_data, tmp_path):
+    """Two rounds, two entries: 1 * 0.5 over three clients."""
+    train(tiny_config(tiny_data, tmp_path, **{
+        'federated.algorithm': dict(type='FedAvg', weighting='equal'), 'train_cfg.max_rounds': 2,
+        'train_cfg.val_interval': 9, 'federated.local_epochs': 1,
+        'federated.processors': [dict(type='GaussianMechanism', noise_multiplier=1.0, max_norm=0.5)]}))
+    path = next(tmp_path.glob('*/vis_data/rounds.json'))
+    lines = [json.loads(line)['processors'] for line in path.read_text().splitlines()]
+    assert [line['noise_std'] for line in lines] == [pytest.approx(0.5 / 3)] * 2
+    assert all('update_norm' in line for line in lines)
