@@ -14,6 +14,8 @@ from tests.conftest import ROOT, run_tool
 from tests.test_docs import code_blocks
 from tests.test_docs.code_blocks import PAGES, blocks, check_command
 
+#: What begins a command within a sentence.
+COMMANDS = ('python tools/', 'python docs/', 'python -m ', 'bash ', 'torchrun ', 'make ')
 LANGUAGES = {'bash', 'python', 'yaml', 'text'}
 
 
@@ -124,7 +126,7 @@ def test_commands_and_files_that_the_text_names(page, workspace):
     """Flags, commands and files in `code` within sentences and tables."""
     text = re.sub(r'^```.*?^```', '', (ROOT / page).read_text(encoding='utf-8'), flags=re.MULTILINE | re.DOTALL)
     for code in re.findall(r'`([^`\n]+)`', text):
-        if code.startswith(('python tools/', 'bash ', 'torchrun ', 'make ', 'python -m ', 'python docs/')) and '…' not in code:
+        if code.startswith(COMMANDS) and '…' not in code:
             check_command(code.split(' > ')[0], {})
         elif re.fullmatch(r'(tools|configs|docs|benchmarks|fedseg_mm|tests|reproduction)/[\w/.-]+\.\w+', code):
             assert (ROOT / code).exists(), f'{page}: there is no {code}'
@@ -140,7 +142,8 @@ def test_commands_and_files_that_the_text_names(page, workspace):
     'python tools/nothing.py', 'python tools/fed_train.py configs/nothing.py', "pip install '.[nothing]'",
     'python tools/reproduce.py --protocol nothing', 'python tools/reproduce.py --rows Nothing',
     'python tools/fed_train.py configs/fedavg/upernet_streetscenes_noniid1_ce.py --cfg-options federatd.seed=1',
-    'python benchmarks/run.py --fast', 'bash benchmarks/nothing.sh', 'python -m pytest tests/nothing.py', 'curl example.org'])
+    'python benchmarks/run.py --fast', 'bash benchmarks/nothing.sh',
+    'python -m pytest tests/nothing.py', 'curl example.org'])
 def test_a_wrong_command_is_noticed(command, workspace):
     with pytest.raises((AssertionError, Exception, SystemExit)):
         check_command(command, {})
