@@ -30,6 +30,7 @@ def run(processes: int, config: str, *arguments, timeout: float = 600) -> bool:
                      MASTER_ADDR='127.0.0.1', MASTER_PORT=port) if processes > 1 else {}
         launcher = ('--launcher', 'pytorch') if processes > 1 else ()
         tool_server(rank).start('fed_train', config, *arguments, *launcher, timeout=timeout,
+                                FEDSEG_CACHE=str(Path(config).parent / 'cache'),  # every run scans its labels
                                 **{name: str(value) for name, value in ranks.items()})
     whole = True
     for rank in range(processes):
