@@ -36,6 +36,22 @@ def test_the_wheel_ships_configs_tools_and_licence(wheel):
 
 
 @pytest.mark.slow
+def test_the_wheel_holds_nothing_that_the_repository_does_not(wheel):
+    """Every file but the wheel's own records is a tracked one, byte for byte."""
+    tracked = set(subprocess.run(['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True,
+                                 check=True).stdout.splitlines())
+    with zipfile.ZipFile(wheel) as content:
+        shipped = [name for name in content.namelist() if '.dist-info/' not in name and not name.endswith('/')]
+        assert len(shipped) > 200
+        for name in shipped:
+            path = name.removeprefix('fedseg_mm/.mim/')
+            assert path in tracked, name
+            assert content.read(name) == (ROOT / path).read_bytes(), name
+        records = {name.partition('.dist-info/')[2] for name in content.namelist() if '.dist-info/' in name}
+    assert records <= {'METADATA', 'WHEEL', 'RECORD', 'top_level.txt', 'entry_points.txt', 'licenses/LICENSE'}
+
+
+@pytest.mark.slow
 def test_the_wheel_works_without_the_checkout(wheel, tmp_path):
     """Its own folder comes first on the path; the other packages are this environment's."""
     site, work = tmp_path / 'site', tmp_path / 'work'

@@ -30,6 +30,7 @@ def run(processes: int, config: str, *arguments, timeout: float = 600) -> bool:
                      MASTER_ADDR='127.0.0.1', MASTER_PORT=port) if processes > 1 else {}
         launcher = ('--launcher', 'pytorch') if processes > 1 else ()
         tool_server(rank).start('fed_train', config, *arguments, *launcher, timeout=timeout,
+                                FEDSEG_CACHE=str(Path(config).parent / 'cache'),  # every run scans its labels
                                 **{name: str(value) for name, value in ranks.items()})
     whole = True
     for rank in range(processes):
@@ -57,6 +58,9 @@ def test_killed_at_twenty_instants_and_resumed_to_equal_bits(tmp_path):
     make_images(data, 'test', 4, seed=1)
     settings = {'train_cfg.max_rounds': ROUNDS, 'train_cfg.val_interval': 1, 'train_dataloader.num_workers': 2}
     setups = [(name, processes) for processes in (1, 2) for name in METHODS]
+    for rank in range(2):  # their start is not measured
+        tool_server(rank).start('fed_train', '--help')
+        assert tool_server(rank).finish().returncode == 0
     whole, seconds = {}, {}
     for name, processes in setups:
         work_dir = tmp_path / f'{name} {processes}'.replace(' ', '_')
@@ -66,20 +70,18 @@ def test_killed_at_twenty_instants_and_resumed_to_equal_bits(tmp_path):
         seconds[name, processes] = time.perf_counter() - start
         whole[name, processes] = weights_of(work_dir / f'round_{ROUNDS}.pth'), kept(work_dir)
     random = np.random.RandomState(0)
-    interrupted = 0
     for kill in range(KILLS):
         name, processes = setups[kill % len(setups)]
-        work_dir = tmp_path / f'kill_{kill}'
-        config = write_config(data, work_dir, **settings, **METHODS[name])
-        instant = seconds[name, processes] * (kill + random.uniform()) / KILLS
-        ended = run(processes, config, timeout=instant)
-        interrupted += not ended
+        instant, ended, attempt = seconds[name, processes] * (kill + random.uniform()) / KILLS, True, 0
+        while ended:  # a machine that others use is faster at times
+            work_dir = tmp_path / f'kill_{kill}_{attempt}'
+            config = write_config(data, work_dir, **settings, **METHODS[name])
+            ended = run(processes, config, timeout=instant)
+            instant, attempt = instant * (0.8 if ended else 1), attempt + 1
         rounds = max((int(path.stem[6:]) for path in work_dir.glob('round_*.pth')), default=0)
         print(f'{name}, {processes} process{"es" if processes > 1 else ""}: '
-              f'{"ended before" if ended else "killed after"} {instant:.1f} s, {rounds} checkpoints', flush=True)
-        if not ended:
-            assert run(processes, config, '--resume')
+              f'killed after {instant:.1f} s with {rounds} checkpoints', flush=True)
+        assert run(processes, config, '--resume')
         weights, states = whole[name, processes]
         assert_same_bits(weights_of(work_dir / f'round_{ROUNDS}.pth'), weights)
         assert kept(work_dir) == states
-    assert interrupted >= KILLS // 2
