@@ -133,10 +133,11 @@ def tables(results: dict, splits: list[str], shares: list[int]) -> str:
 def draw(results: dict, splits: list[str], shares: list[int], path: Path) -> None:
     """mIoU against the share of hostile clients: a row of panels per split, a line per aggregator."""
     import matplotlib.pyplot as plt
-    figure, panels = plt.subplots(len(splits), len(ATTACKS), figsize=(3 * len(ATTACKS), 2.8 * len(splits)),
+    attacks = [attack for attack in ATTACKS if any(f' {attack} ' in name for name in results)] or list(ATTACKS)
+    figure, panels = plt.subplots(len(splits), len(attacks), figsize=(max(3 * len(attacks), 9), 2.8 * len(splits)),
                                   sharey=True, squeeze=False, layout='constrained')
     for row, split in zip(panels, splits):
-        for panel, attack in zip(row, ATTACKS):
+        for panel, attack in zip(row, attacks):
             for aggregator in AGGREGATORS:
                 found = [(share, results[name] or 0.0) for share in shares
                          if (name := key(split, aggregator, attack, share)) in results]
