@@ -8,7 +8,7 @@ from PIL import Image
 
 from fedseg_mm.cli.train import main
 from tests.conftest import ROOT, run_tool, tiny_config
-from tests.test_cli.test_tools import make_cityscapes, readme_code
+from tests.test_cli.test_tools import make_cityscapes, page_file
 
 RNG = np.random.RandomState
 
@@ -223,10 +223,9 @@ def test_a_silo_that_names_a_missing_file(own_folder):
     assert 'names the image or folder images/train/112.jpg of client Charité, but the data set has none' in sentence
 
 
-def test_the_readmes_own_images_and_clients(own_folder):
+def test_the_documentations_own_images_and_clients(own_folder):
     """Word by word, on a small crop and without pretrained weights."""
-    images, clients = readme_code('python')[0], readme_code('yaml')[0]
-    assert images.startswith('# my_images.py') and clients.startswith('# clients.yaml')
+    images, clients = page_file('data.md', 'my_images.py'), page_file('clients.md', 'clients.yaml')
     (own_folder / 'my_images.py').write_text(images)
     (own_folder / 'clients.yaml').write_text(clients, encoding='utf-8')
     (own_folder / 'data').rename(own_folder / 'mine')

@@ -181,7 +181,7 @@ def make_cityscapes(folder: Path) -> None:
 
 def page_file(page: str, name: str) -> str:
     """The file of a page of docs/ that begins with its name."""
-    (text,) = re.findall(rf'```python\n(# {name}\n.*?)```', (ROOT / 'docs' / page).read_text(), re.DOTALL)
+    (text,) = re.findall(rf'```\w+\n(# {name}[,\n].*?)```', (ROOT / 'docs' / page).read_text(), re.DOTALL)
     return text
 
 
