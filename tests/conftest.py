@@ -19,8 +19,10 @@ import pytest
 import torch
 from _pytest.mark.expression import Expression
 from mmengine.config import Config
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.visualization import Visualizer
 from mmseg.utils import register_all_modules
+from mmseg.visualization import SegLocalVisualizer
 
 def asks_for_gpu(expression: str) -> bool:
     """Whether ``-m`` names the tests that need a GPU, and does not just fail to leave them out."""
@@ -47,14 +49,19 @@ def _cache(tmp_path_factory):
     register_all_modules()  # MMSegmentation's names, and its scope as the default
 
 
-@pytest.fixture(autouse=True)
-def _own_loggers():
-    """MMEngine knows loggers by config name and second: a run of the same second would write into another's file."""
-    yield
+def forget_runs() -> None:
+    """MMEngine knows runs by config name and second: one of the same second would log into another's files."""
     for logger in MMLogger._instance_dict.values():
         for handler in logger.handlers:
             handler.close()
-    MMLogger._instance_dict.clear()
+    for kind in (MMLogger, MessageHub, Visualizer, SegLocalVisualizer):
+        kind._instance_dict.clear()
+
+
+@pytest.fixture(autouse=True)
+def _own_loggers():
+    yield
+    forget_runs()
 
 
 @pytest.fixture(scope='session')

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 
 from fedseg_mm.cli import test as tool
 from fedseg_mm.cli.train import main as train
 from fedseg_mm.evaluation import mean_iou, read_matrix
-from tests.conftest import CLASSES, run_processes, write_config
+from tests.conftest import CLASSES, forget_runs, run_processes, write_config
 
 
 @pytest.fixture(scope='module')
@@ -33,7 +32,7 @@ def trained(tiny_data, tmp_path_factory):
 
 def per_client(folder, *arguments, checkpoint=None, out='tested') -> dict:
     checkpoint = checkpoint or folder / 'round_2.pth'
-    MMLogger._instance_dict.clear()  # a training of the same second has a logger of the same name
+    forget_runs()
     tool.main([str(folder / 'config.py'), str(checkpoint), '--per-client', '--work-dir', str(folder / out),
                *arguments])
     return json.loads(max((folder / out).glob('*/per_client.json')).read_text())
@@ -41,7 +40,7 @@ def per_client(folder, *arguments, checkpoint=None, out='tested') -> dict:
 
 def figures_of(config, checkpoint, work_dir) -> dict:
     """What a plain evaluation says."""
-    MMLogger._instance_dict.clear()
+    forget_runs()
     tool.main([str(config), str(checkpoint), '--work-dir', str(work_dir)])
     return json.loads(max(path for path in work_dir.glob('*/2*.json')).read_text())
 
