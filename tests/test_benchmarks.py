@@ -88,3 +88,38 @@ def test_an_update_shows_its_image_and_noise_hides_it(monkeypatch, tmp_path):
     assert plain > hidden + 1 and plain > none + 1.5
     script.draw({'image': image, 'found': found[0.0]}, tmp_path / 'picture.png')
     assert (tmp_path / 'picture.png').stat().st_size > 3000
+
+
+def test_a_cell_of_hostile_clients_is_trained_once(monkeypatch, tmp_path, capsys):
+    """Two aggregators, one round; an interrupted command goes on, and other settings begin anew."""
+    monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
+    import hostile_clients as script
+    file, picture = tmp_path / 'results.json', tmp_path / 'picture.png'
+    trained = []
+    monkeypatch.setattr(script, 'measure', lambda cfg: trained.append(cfg) or 7.0)
+    for rounds, number in ((1, 2), (1, 2), (2, 4)):
+        monkeypatch.setattr('sys.argv', [
+            'hostile_clients.py', '--only', '20', '--attacks', 'SignFlip', '--splits', 'iid', '--aggregators',
+            'WeightedMean', 'Krum', '--rounds', str(rounds), '--json', str(file), '--picture', str(picture)])
+        script.main()
+        assert len(trained) == number
+    assert [attack['share'] for cfg in trained for attack in cfg.federated.attacks] == [0.2] * 4
+    assert set(json.loads(file.read_text())['results'].values()) == {7.0} and picture.stat().st_size > 3000
+
+
+def test_what_an_attack_does_to_the_mean(monkeypatch):
+    """Small trainings as the benchmark has them."""
+    monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
+    import hostile_clients as script
+    clean, attacked = (script.measure(script.config('scenes', 'iid', 'WeightedMean', 'SignFlip', share, 3))
+                       for share in (0, 30))
+    assert clean > 5 > attacked
+
+
+def test_growth_is_noticed(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
+    import soak
+    rows = [dict(round=50 * i, memory_kb=1000, open_files=10 + i // 12, threads=3) for i in range(1, 21)]
+    assert soak.grown(rows) == ['open_files grew from 10 to 11']
+    assert soak.grown([{**row, 'open_files': 10, 'memory_kb': 1000 + row['round'] // 100} for row in rows]) == []
+    assert soak.grown([{**row, 'open_files': 10, 'memory_kb': 1000 + row['round']} for row in rows])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset, ConcatDataset
-from mmengine.dist import get_world_size, is_main_process
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader
@@ -167,8 +167,9 @@ def evaluate_clients(runner: ToolRunner, clients: tuple[PartitionSummary, object
     kept: Iterator[tuple[int, dict]] = iter(())
     if algorithm.own_names(model):
         kept = own_weights(Path(checkpoint), state, next(model.parameters()).device)
-    matrix = on_test.matrices.get(0) if on_test is not None and get_world_size() == 1 else None
-    figures = PerClientEvaluation(runner, dataset, summary).run(matrix, kept)
+    matrix = [on_test.matrices.get(0) if on_test is not None else None]  # the first process has counted
+    broadcast_object_list(matrix)
+    figures = PerClientEvaluation(runner, dataset, summary).run(matrix[0], kept)
     if is_main_process():
         path = Path(runner.log_dir) / 'per_client.json'
         write_figures(figures, checkpoint, path)

@@ -19,6 +19,11 @@ def _save(figure: Figure, path: Path) -> Path:
     return path
 
 
+def _style(i: int, run: RunRecord) -> dict:
+    """How the line of a run looks in every picture."""
+    return dict(linestyle=LINES[i % len(LINES)], linewidth=1.2, color=f'C{i % 10}', label=run.name)
+
+
 def draw_curves(runs: Sequence[RunRecord], path: Path) -> Path | None:
     """mIoU and pixel accuracy over rounds, and mIoU over bytes."""
     runs = [run for run in runs if run.evaluations]
@@ -30,8 +35,7 @@ def draw_curves(runs: Sequence[RunRecord], path: Path) -> Path | None:
         rounds = list(run.evaluations)
         sent = np.cumsum([line['bytes_up'] + line['bytes_down'] for line in run.rounds.values()])
         so_far = dict(zip(run.rounds, sent / 1e6))
-        style = dict(linestyle=LINES[i % len(LINES)], marker=MARKERS[i % len(MARKERS)], markersize=4, linewidth=1.3,
-                     color=f'C{i % 10}', label=run.name)
+        style = dict(marker=MARKERS[i % len(MARKERS)], markersize=4, **_style(i, run))
         for axes, figure_name in zip(panels, ('mIoU', 'aAcc')):
             axes.plot(rounds, [run.evaluations[number].get(figure_name, np.nan) for number in rounds], **style)
         panels[2].plot([so_far.get(number, np.nan) for number in rounds],
@@ -123,7 +127,7 @@ def draw_privacy(runs: Sequence[RunRecord], path: Path) -> Path | None:
     figure = Figure(figsize=(11, 3.2), layout='constrained')
     spent, bought = figure.subplots(1, 2)
     for i, run in enumerate(runs):
-        style = dict(linestyle=LINES[i % len(LINES)], linewidth=1.2, color=f'C{i % 10}', label=run.name)
+        style = _style(i, run)
         spent.plot(list(run.epsilon), list(run.epsilon.values()), **style)
         found = [(run.epsilon[number], line['mIoU']) for number, line in run.evaluations.items()
                  if number in run.epsilon and 'mIoU' in line]
@@ -143,7 +147,7 @@ def draw_rounds(runs: Sequence[RunRecord], path: Path) -> Path:
     figure = Figure(figsize=(11, 3.2), layout='constrained')
     seconds, sent = figure.subplots(1, 2)
     for i, run in enumerate(runs):
-        style = dict(linestyle=LINES[i % len(LINES)], linewidth=1.2, color=f'C{i % 10}', label=run.name)
+        style = _style(i, run)
         seconds.plot(list(run.rounds), [line['time'] for line in run.rounds.values()], **style)
         sent.plot(list(run.rounds), [(line['bytes_up'] + line['bytes_down']) / 1e6 for line in run.rounds.values()],
                   **style)
