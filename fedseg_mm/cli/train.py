@@ -1,4 +1,5 @@
 """Federated training of an MMSegmentation model."""
+import argparse
 import logging
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from fedseg_mm.cli.common import (
     one_sentence_errors,
 )
 from fedseg_mm.config import check_config, federate, warn_of_iterations
+from fedseg_mm.config.check import LOADERS
 from fedseg_mm.engine.stop_signals import terminated_as_stopped
 from fedseg_mm.engine.tool_runner import ToolRunner
 from fedseg_mm.errors import Faults, FedSegError
@@ -54,26 +56,40 @@ def _check_work_dir(work_dir: str) -> None:
 def main(argv: list[str] | None = None) -> None:
     args = arguments.train(argv)
     with one_sentence_errors('fed_train'):
-        cfg = config_of(args)
-        faults = Faults()
-        with faults:
-            federate(cfg)
-        with faults:
-            check_config(cfg)
-        faults.report()
-        wrapper = type_name(cfg.optim_wrapper.get('type'))
-        if args.amp or (wrapper in AMP and not torch.cuda.is_available()):
-            use_amp(cfg)
-        _check_work_dir(cfg.work_dir)
-        resume, load_from = settle_resume(cfg, args.resume)
-        warn_of_iterations(cfg)
-        with joined_processes(cfg), terminated_as_stopped():
-            ToolRunner.quiet = args.quiet
-            runner = ToolRunner.from_cfg(cfg)
-            # not in the config, of which the work dir gets a copy: whoever starts the copy does not ask for it
-            runner._resume, runner._load_from = resume, load_from
-            runner.train()
-            if resume and runner.train_loop.started_at >= runner.max_epochs:
-                print_log(f'Nothing left to train: the checkpoint is of round {runner.train_loop.started_at} of '
-                          f'max_rounds={runner.max_epochs}; raise train_cfg.max_rounds to go on.', 'current',
-                          level=logging.WARNING)
+        run(config_of(args), args)
+
+
+def run(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...] = LOADERS[:2]) -> None:
+    """Train by a config.
+
+    Args:
+        cfg (Config): The whole config.
+        args (Namespace): ``resume``, ``amp`` and ``quiet``.
+        loaders (tuple[str]): The dataloaders whose folders must exist.
+
+    Raises:
+        FedSegError: Names all that is wrong with the config, or what has
+            ended the training.
+    """
+    faults = Faults()
+    with faults:
+        federate(cfg)
+    with faults:
+        check_config(cfg, loaders)
+    faults.report()
+    wrapper = type_name(cfg.optim_wrapper.get('type'))
+    if args.amp or (wrapper in AMP and not torch.cuda.is_available()):
+        use_amp(cfg)
+    _check_work_dir(cfg.work_dir)
+    resume, load_from = settle_resume(cfg, args.resume)
+    warn_of_iterations(cfg)
+    with joined_processes(cfg), terminated_as_stopped():
+        ToolRunner.quiet = args.quiet
+        runner = ToolRunner.from_cfg(cfg)
+        # not in the config, of which the work dir gets a copy: whoever starts the copy does not ask for it
+        runner._resume, runner._load_from = resume, load_from
+        runner.train()
+        if resume and runner.train_loop.started_at >= runner.max_epochs:
+            print_log(f'Nothing left to train: the checkpoint is of round {runner.train_loop.started_at} of '
+                      f'max_rounds={runner.max_epochs}; raise train_cfg.max_rounds to go on.', 'current',
+                      level=logging.WARNING)

@@ -57,6 +57,20 @@ def _unpack(kind: str, message: bytes) -> tuple[dict, dict[str, dict[str, Tensor
     return fields, groups
 
 
+def pack_tensors(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors by name as bytes, which :func:`unpack_tensors` reads."""
+    return _pack('Tensors', {}, tensors=tensors)
+
+
+def unpack_tensors(message: bytes) -> dict[str, Tensor]:
+    """Read what :func:`pack_tensors` gave.
+
+    Raises:
+        FedSegError: The bytes are something else.
+    """
+    return _unpack('Tensors', message)[1].get('tensors', {})
+
+
 def check_fits(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor], what: str) -> None:
     """Refuse tensors that are not of the names, shapes and types of a model's.
 
