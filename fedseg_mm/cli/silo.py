@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from prettytable import PrettyTable
@@ -123,8 +124,7 @@ def _train(args: argparse.Namespace) -> None:
         if words[:1] != ['silo']:
             own.insert(3, 'silo')
         child = subprocess.Popen(own)
-        before = {number: signal.signal(number, lambda got, _, child=child: child.send_signal(got))
-                  for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: signal.signal(number, partial(_hand_on, child)) for number in (signal.SIGTERM, signal.SIGINT)}
         code = child.wait()
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -135,6 +135,11 @@ def _train(args: argparse.Namespace) -> None:
         print(f'fed_silo: the training was ended by {signal.Signals(-code).name}, and goes on from its last '
               'checkpoint.', file=sys.stderr, flush=True)
         time.sleep(1.0)
+
+
+def _hand_on(child: subprocess.Popen, number: int, _) -> None:
+    if number != signal.SIGINT:  # which a terminal sends to both
+        child.send_signal(number)
 
 
 def _train_once(args: argparse.Namespace) -> None:

@@ -55,15 +55,16 @@ class SilosValLoop(BaseLoop):
         """
         from fedseg_mm.engine.backends import NVFlareBackend
         runner, loop = self.runner, self.runner._train_loop
-        if not isinstance(loop, FederatedTrainLoop) or not isinstance(loop.federation.backend, NVFlareBackend):
+        backend = loop.federation.backend if isinstance(loop, FederatedTrainLoop) else None
+        if not isinstance(backend, NVFlareBackend):
             raise FedSegError('SilosValLoop has the sites of a federated training evaluate: test a checkpoint with '
                               "val_cfg=dict(type='ValLoop')")
-        federation = loop.federation
+        federation = backend.federation
         runner.call_hook('before_val')
         runner.call_hook('before_val_epoch')
         model = federation.model.state_dict()
         # of the model, which a hook such as EMA may have changed for the evaluation
-        matrices = federation.backend.evaluate({name: model[name] for name in federation.algorithm.shared_weights})
+        matrices = backend.evaluate({name: model[name] for name in federation.algorithm.shared_weights})
         if not matrices:
             raise FedSegError('no site has evaluated the global model: name images in `val` of a site.yaml, or train '
                               'with val_cfg=None val_dataloader=None val_evaluator=None')
