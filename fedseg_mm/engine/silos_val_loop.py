@@ -72,7 +72,8 @@ class SilosValLoop(BaseLoop):
             metric.results = [_areas(matrix) for matrix in matrices.values()]
         self.evaluator.dataset_meta = dict(classes=federation.summary.class_names)
         metrics = self.evaluator.evaluate(len(matrices))
-        self._write(matrices)
+        if federation.processors.privacy is None:  # which protects clients from whoever reads logs
+            self._write(matrices)
         runner.call_hook('after_val_epoch', metrics=metrics)
         runner.call_hook('after_val')
         return metrics

@@ -147,7 +147,8 @@ class RelayJob:
                     self._looked = time.monotonic()
                     return
                 self.socket = None
-        self._complain(f'the job did not start: {session.get_job_status(self.job_id)}')
+        self._complain(f'the job that carries messages did not start, {session.get_job_status(self.job_id)}; '
+                       f'{self.server / "run" / "nvflare.log"} says more')
 
     def _look_for_others(self) -> None:
         """Start another job where a site is connected that does not run this one."""

@@ -269,15 +269,16 @@ class NVFlareBackend(Backend):
             inputs['unshared'] = unshared
         args = dict(round=round, state=state, checkpointed=list(self._checkpointed), time_limit=self.client_time_limit)
         limit = None if self.client_time_limit is None else self.client_time_limit + GRACE
+        started = time.perf_counter()
         output: Output = self.links[client].do('train', args, inputs, limit, self._closing)
         path = Path(self._updates.name) / str(client)
         path.write_bytes(output.content)
-        return path, bool(output.told.get('kept'))
+        return path, bool(output.told.get('kept')), time.perf_counter() - started
 
     def _take(self, client: int, future: Future, broadcast: Broadcast) -> ClientUpdate | ClientFailure:
         """A client's update, or why there is none."""
         try:
-            path, kept = future.result()
+            path, kept, seconds = future.result()
             content = path.read_bytes()
             path.unlink()
             update = ClientUpdate.from_bytes(content, broadcast.weights)
@@ -295,7 +296,7 @@ class NVFlareBackend(Backend):
         # in the model's own order and layout in memory, as a client in this process would give them
         weights = {name: torch.empty_like(like).copy_(update.weights[name])
                    for name, like in broadcast.weights.items() if name in update.weights}
-        return replace(update, weights=weights, extras=moved(update.extras),
+        return replace(update, weights=weights, extras=moved(update.extras), seconds=seconds,
                        payload=None if update.payload is None else moved(update.payload))
 
     def _check(self, update: ClientUpdate, client: int) -> None:
