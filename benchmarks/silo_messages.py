@@ -76,7 +76,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.trainer:
         send_back(args.trainer)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # NVFLARE's processes are still ending
         measure(args, Path(folder) / 'federation')
 
 

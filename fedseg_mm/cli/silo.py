@@ -93,7 +93,8 @@ def _serve(args: argparse.Namespace) -> None:
 def _start(args: argparse.Namespace) -> None:
     from fedseg_mm.silos.desk import ANEW
     from fedseg_mm.silos.keep_up import Kept, keep_up
-    from fedseg_mm.silos.kits import kind_of, nvflare_command, site_name, write_policy
+    from fedseg_mm.silos.kits import kind_of, nvflare_command, server_of, site_name, write_policy
+    from fedseg_mm.silos.log_watch import TRAINER, LogWatch, nvflare_sentences
     from fedseg_mm.silos.site_config import SiteConfig
     kit = args.kit.resolve()
     if kind_of(kit) != 'site':
@@ -107,11 +108,14 @@ def _start(args: argparse.Namespace) -> None:
         write_policy(kit)
         run = kit / 'run'
         environment = {**os.environ, **({'CUDA_VISIBLE_DEVICES': ''} if config.device == 'cpu' else {})}
-        print(f'The site {site_name(kit)} runs, until it is stopped: {run / "trainer.log"} says what it trains, '
-              f'{run / "nvflare.log"} what goes over the network.', flush=True)
+        name, target = site_name(kit), server_of(kit)
+        print(f'The site {name} runs, until it is stopped; the logs are {run / "trainer.log"} and '
+              f'{run / "nvflare.log"}.', flush=True)
+        watches = [LogWatch(run / 'trainer.log', TRAINER),
+                   LogWatch(run / 'nvflare.log', nvflare_sentences(kit, name, target))]
         trainer = [sys.executable, '-m', 'fedseg_mm.silos.trainer_process', str(kit), str(file)]
         keep_up([Kept("the site's trainer", trainer, environment, run / 'trainer.log', at_once=ANEW),
-                 Kept('NVFLARE', *nvflare_command(kit), run / 'nvflare.log')])
+                 Kept('NVFLARE', *nvflare_command(kit), run / 'nvflare.log')], watches)
 
 
 def _train(args: argparse.Namespace) -> None:

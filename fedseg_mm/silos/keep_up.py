@@ -2,12 +2,13 @@
 import ctypes
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from fedseg_mm.silos.log_watch import LogWatch
 
 #: Seconds after which a process that has just been started again counts as well.
 STEADY = 60.0
@@ -61,14 +62,18 @@ def _ended(kept: Kept, say: Callable[[str], None]) -> None:
     say(f'{kept.name} has ended ({how}), and is started again in {kept.pause:.0f} s; see {kept.log}')
 
 
-def keep_up(processes: Sequence[Kept], say: Callable[[str], None] = print,
-            give_up: Callable[[], str | None] = lambda: None) -> None:
+def say_now(sentence: str) -> None:
+    """Print a sentence with the time."""
+    print(f'{time.strftime("%Y-%m-%d %H:%M:%S")} {sentence}', flush=True)
+
+
+def keep_up(processes: Sequence[Kept], watches: Sequence[LogWatch] = (), say: Callable[[str], None] = say_now) -> None:
     """Keep processes up until this one is asked to end.
 
     Args:
         processes (Sequence[Kept]): The processes.
+        watches (Sequence[LogWatch]): Logs of which people are told.
         say (Callable): Prints a sentence.
-        give_up (Callable): A reason to end, looked for now and then.
     """
     def stop(*_) -> None:
         raise KeyboardInterrupt
@@ -81,8 +86,9 @@ def keep_up(processes: Sequence[Kept], say: Callable[[str], None] = print,
                     _start(kept)
                 elif kept.process is not None and kept.process.poll() is not None:
                     _ended(kept, say)
-            if (why := give_up()) is not None:
-                sys.exit(why)
+            for watch in watches:
+                for sentence in watch.news():
+                    say(sentence)
             time.sleep(0.2)
     except KeyboardInterrupt:
         say('Stopped.')

@@ -114,6 +114,12 @@ def site_name(kit: Path) -> str:
     return json.loads((kit / 'startup' / 'fed_client.json').read_text(encoding='utf-8'))['client']['fqsn']
 
 
+def server_of(kit: Path) -> str:
+    """Host and port of a site's server."""
+    content = json.loads((kit / 'startup' / 'fed_client.json').read_text(encoding='utf-8'))
+    return content['servers'][0]['service']['target']
+
+
 def write_policy(kit: Path) -> None:
     """Say what jobs may do on this machine, whatever the kit came with.
 

@@ -114,7 +114,7 @@ def check_received(sections: Mapping) -> None:
         if key in LEFT_OUT or key in ('custom_imports', 'imports'):
             raise FedSegError(f'the server sends {place}, which a site takes from nobody')
         if key in ('type', 'constructor') and not _is_registered(value, known):
-            raise FedSegError(f'the server sends {place}={value!r:.80}, which is no registered class here; one of '
+            raise FedSegError(f'the server sends {place}={value!r:.80}, which is not a registered class here; one of '
                               "the site's own is registered by the modules of `imports` in site.yaml")
         if isinstance(value, str) and _FILE.search(value) and not place.startswith('classes'):
             raise FedSegError(f'the server sends {place}={value!r:.80}, which may be a file or an address: a site '

@@ -79,7 +79,7 @@ class SiteConfig:
             raise FedSegError(f'{path} cannot be read ({error.strerror}): `silo provision` writes one to begin with'
                               ) from error
         except yaml.YAMLError as error:
-            raise FedSegError(f'{path} is no YAML: {" ".join(str(error).split())}') from error
+            raise FedSegError(f'{path} is not YAML: {" ".join(str(error).split())}') from error
         if not isinstance(content, dict):
             raise FedSegError(f'{path} must hold `key: value` lines, such as `train:`')
         faults = Faults()

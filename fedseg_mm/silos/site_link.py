@@ -13,6 +13,8 @@ from fedseg_mm.silos.spool import digest_of
 if TYPE_CHECKING:
     from fedseg_mm.silos.job import RelayJob
 
+#: Seconds between two tries to reach a site: at first, and at most.
+PAUSES = 0.2, 2.0
 #: Times that a trainer may end in the middle of one task.
 MOST_ENDS = 3
 
@@ -58,6 +60,9 @@ class SiteLink:
         self.sent = self.received = 0
         #: When the site answered last, on the monotonic clock (s).
         self.heard = time.monotonic()
+        #: Which of its trainer's processes answers, and which have before.
+        self._boot = ''
+        self._boots: set[str] = set()
         self._lock = threading.Lock()
 
     def is_here(self) -> bool:
@@ -95,7 +100,7 @@ class SiteLink:
             digests = {name: digest_of(content) for name, content in inputs.items()}
             by_digest = {digests[name]: content for name, content in inputs.items()}
             until = None if limit is None else time.monotonic() + limit
-            self.heard, ends, pause = time.monotonic(), 0, 0.2
+            self.heard, ends, pause = time.monotonic(), 0, PAUSES[0]
             boot: str | None = None
             while True:
                 if stop is not None and stop.is_set():
@@ -104,7 +109,7 @@ class SiteLink:
                     raise SiteAway(f'{self.name} took longer than {limit:g} s')
                 try:
                     state = self._try(kind, args, digests, by_digest)
-                    self.heard, pause = time.monotonic(), 0.2
+                    self.heard, pause = time.monotonic(), PAUSES[0]
                     if state['state'] == 'done':
                         content = self._fetch(state['output'], state['size'])
                         return Output(content, state['told'])
@@ -122,7 +127,7 @@ class SiteLink:
                     if time.monotonic() - self.heard > self.timeout:
                         raise SiteAway(f'{self.name} was not to be reached for {self.timeout:g} s: {error}') from error
                     time.sleep(pause)
-                    pause = min(pause * 1.5, 2.0)
+                    pause = min(pause * 1.5, PAUSES[1])
 
     def _try(self, kind: str, args: dict, digests: dict[str, str], contents: Mapping[str, bytes]) -> dict:
         """Bring a task one step nearer to its end; its state.
@@ -159,6 +164,12 @@ class SiteLink:
         self.heard = time.monotonic()
         self.sent += len(body) + len(json.dumps(head))
         self.received += len(content) + len(json.dumps(reply))
+        if (boot := reply.get('boot', self._boot)) != self._boot:
+            if boot in self._boots:
+                raise FedSegError(f'two machines answer as {self.name}: a startup kit is for one machine; stop the '
+                                  'other one, and start the training again with --resume')
+            self._boots.add(boot)
+            self._boot = boot
         if 'refused' in reply:
             raise FedSegError(f'{self.name}: {reply["refused"]}')
         return reply, content

@@ -28,7 +28,7 @@ class Spool:
 
     def _path(self, digest: str) -> Path:
         if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-            raise FedSegError(f'{digest!r:.80} is no SHA-256 of a message')
+            raise FedSegError(f'{digest!r:.80} is not a SHA-256 of a message')
         return self.folder / digest
 
     def has(self, digest: str) -> bool:

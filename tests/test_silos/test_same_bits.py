@@ -54,8 +54,8 @@ def across_sites(sites, kits, work_dir, monkeypatch, job=None, **changes) -> Con
     job = job or DirectJob(kits)
     monkeypatch.setattr(NVFlareBackend, 'new_job', lambda self, say: job)
     return one_place(sites, work_dir, **{
-        **changes, 'federated.partitioner': dict(type='SitesPartitioner', _delete_=True),
-        'federated.backend': dict(type='NVFlareBackend', kits=str(kits), site_timeout=2.0)})
+        'federated.partitioner': dict(type='SitesPartitioner', _delete_=True),
+        'federated.backend': dict(type='NVFlareBackend', kits=str(kits)), **changes})
 
 
 @pytest.mark.parametrize('name', METHODS)
