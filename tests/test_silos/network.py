@@ -6,7 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -22,6 +24,56 @@ def free_port() -> int:
     with socket.socket() as one:
         one.bind(('localhost', 0))
         return one.getsockname()[1]
+
+
+class Proxy:
+    """A way to a port of this machine that can be cut and closed.
+
+    Args:
+        port (int): Where it leads.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.target, self.open, self._pairs = port, True, []
+        self._listener = socket.create_server(('localhost', 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                ours, _ = self._listener.accept()
+                theirs = socket.create_connection(('localhost', self.target)) if self.open else None
+            except OSError:
+                return
+            if theirs is None:
+                ours.close()
+                continue
+            self._pairs.append((ours, theirs))
+            for one, other in ((ours, theirs), (theirs, ours)):
+                threading.Thread(target=self._pump, args=(one, other), daemon=True).start()
+
+    @staticmethod
+    def _pump(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                sink.sendall(data)
+        for one in (source, sink):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def cut(self) -> None:
+        """End all connections now, and let none in until ``open`` is set."""
+        self.open = False
+        for pair in self._pairs:
+            for one in pair:
+                with suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+        self._pairs.clear()
+
+    def close(self) -> None:
+        self.cut()
+        self._listener.close()
 
 
 class Network:

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tests.conftest import assert_same_bits, weights_of
-from tests.test_silos.network import Network
+from tests.test_silos.network import Network, Proxy
 from tests.test_silos.sites import SITES, make_sites
 from tests.test_silos.test_same_bits import annotated, one_place, train
 
@@ -92,6 +92,33 @@ def test_a_run_survives_the_death_of_any_part(victim, network, data, tmp_path):
     print('no client was lost in any round' if complete else lost)
     if complete:
         assert_same_bits(weights_of(tmp_path / 'here' / 'round_8.pth'), weights_of(net.work_dir / 'round_8.pth'))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('seconds', [0, 25], ids=['for a moment', 'for 25 s'])
+def test_a_run_survives_a_network_that_is_cut_during_an_upload(seconds, network, data, tmp_path):
+    train(one_place(data, tmp_path / 'here', **{
+        'param_scheduler': [], 'train_cfg.max_rounds': 8, 'train_cfg.val_interval': 8}))
+    net = network(changes=annotated(tmp_path / 'here'))
+    proxy = Proxy(net.port)
+    try:
+        kit = net.site('north') / 'startup' / 'fed_client.json'
+        kit.write_text(kit.read_text().replace(f'localhost:{net.port}', f'localhost:{proxy.port}'))
+        net.start_all()
+        training = net.train(8)
+        net.wait_for_round(3)
+        started = time.monotonic()
+        for _ in range(5):  # in whatever is under way
+            proxy.cut()
+            time.sleep(seconds / 5)
+            proxy.open = True
+            time.sleep(0.15)
+        assert training.wait(300) == 0, net.everything()
+        print(f'done {time.monotonic() - started:.0f} s after the first cut')
+        assert all(client['used'] for line in net.rounds() for client in line['clients'])
+        assert_same_bits(weights_of(tmp_path / 'here' / 'round_8.pth'), weights_of(net.work_dir / 'round_8.pth'))
+    finally:
+        proxy.close()
 
 
 def submit(net: Network, tmp_path, executor: dict, code: str = '') -> str:
