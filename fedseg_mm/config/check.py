@@ -30,6 +30,11 @@ BACKEND_PACKAGES = {
 IOU_METRICS = {'mIoU': ('aAcc', 'mIoU', 'mAcc'), 'mDice': ('aAcc', 'mDice', 'mAcc'),
                'mFscore': ('aAcc', 'mFscore', 'mPrecision', 'mRecall')}
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+#: Where configs/_base_/datasets look for public data sets, and the environment variables that name another folder.
+DATA_VARIABLES = {
+    'data/cityscapes': 'FEDSEG_CITYSCAPES', 'data/camvid': 'FEDSEG_CAMVID',
+    'data/VOCdevkit/VOC2012': 'FEDSEG_VOC', 'data/ade/ADEChallengeData2016': 'FEDSEG_ADE20K'
+}
 
 
 def check_config(cfg: Config, loaders: tuple[str, ...] = LOADERS[:2]) -> None:
@@ -65,14 +70,32 @@ def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
             config's key.
     """
     faults = Faults()
+    missing: dict[str, list[str]] = {}
     for loader in loaders:
         if cfg.get(loader):
             evaluators = cfg.get(loader.replace('dataloader', 'evaluator'))
             labelled = not (evaluators and all(one.get('format_only') for one in evaluator_dicts(evaluators)))
             for key, dataset in plain_datasets_of(cfg[loader].get('dataset', {}), f'{loader}.dataset'):
+                root = dataset.get('data_root') or ''
+                if '://' in root:
+                    continue  # a remote file backend
+                if root and not osp.isdir(root):
+                    missing.setdefault(root, []).append(f'{key}.data_root')
+                    continue
                 with faults:
                     _check_dataset(dataset, key, labelled)
+    for root, keys in missing.items():
+        faults.add(f'the data folder {root} does not exist: put or link the data set there, {_other_folder(root)}or set '
+                   f'{" and ".join(keys)}')
     faults.report()
+
+
+def _other_folder(root: str) -> str:
+    """The environment variable that may name another folder, if there is one."""
+    for folder, variable in DATA_VARIABLES.items():
+        if root in (folder, os.environ.get(variable)):
+            return f'name its folder in the environment variable {variable}, '
+    return ''
 
 
 def plain_datasets_of(dataset: dict, key: str) -> Iterator[tuple[str, dict]]:
@@ -102,12 +125,6 @@ def _warn_of_other_images(dataset, key: str, found: int) -> None:
 
 def _check_dataset(dataset: dict, key: str, labelled: bool) -> None:
     root = dataset.get('data_root') or ''
-    if '://' in root:
-        return  # a remote file backend
-    if root and not osp.isdir(root):
-        raise FedSegError(f'the data folder {root} does not exist: put or link the data set there, name the folder in '
-                          'the environment variable that docs/data.md gives for it, or set '
-                          f'{key}.data_root')
     for name, prefix in (dataset.get('data_prefix') or {}).items():
         folder = osp.join(root, prefix) if isinstance(prefix, str) and (labelled or name == 'img_path') else ''
         if folder and not osp.isdir(folder):

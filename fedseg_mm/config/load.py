@@ -14,6 +14,9 @@ from fedseg_mm.config.replace_data import replace_data
 from fedseg_mm.console import CFG_OPTIONS_HELP
 from fedseg_mm.errors import Faults, FedSegError
 
+#: The option that decides how long a plain config is trained once it is federated.
+ROUNDS = 'train_cfg.max_rounds'
+
 
 def short_path(path: str | Path) -> str:
     """The path from the current folder or from the root, whichever is shorter."""
@@ -90,7 +93,10 @@ def load_config(config: str, options: Mapping | None = None, federated: str | No
         _drop_own_scope(data_cfg._cfg_dict)
         replace_data(cfg, data_cfg)
     if federated:
-        federate_plain(cfg, _read(federated))
+        federation = _read(federated)
+        if (rounds := (options or {}).get(ROUNDS)) is not None and 'train_cfg' in federation:
+            federation.train_cfg.max_rounds = rounds  # schedules and intervals are scaled to it
+        federate_plain(cfg, federation)
     for option in options or {}:
         key = option.split('.')[0]
         near = difflib.get_close_matches(key, cfg, n=1, cutoff=0.8)

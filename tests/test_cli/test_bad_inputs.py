@@ -8,8 +8,8 @@ from tests.test_cli.test_train_errors import refuse_quickly
 #: What is changed in a config that trains, and the sentence; DATA is the data's folder, and WORK the work dir.
 BAD_INPUTS = [
     ({'train_dataloader.dataset.data_root': 'nowhere'},
-     'the data folder nowhere does not exist: put or link the data set there, name the folder in the '
-     'environment variable that docs/data.md gives for it, or set train_dataloader.dataset.data_root'),
+     'the data folder nowhere does not exist: put or link the data set there, or set '
+     'train_dataloader.dataset.data_root'),
     ({'val_dataloader.dataset.data_prefix.img_path': 'typo'},
      'the data folder DATA/typo does not exist (val_dataloader.dataset.data_prefix.img_path)'),
     ({'federated.client_per_round': 3},

@@ -16,8 +16,9 @@ from torch.optim import SGD
 from fedseg_mm import FedSegError
 from fedseg_mm.cli.train import main
 from fedseg_mm.config import check_config, find_config
+from fedseg_mm.config.check import DATA_VARIABLES
 from fedseg_mm.engine import FederatedTrainLoop
-from tests.conftest import CLASSES, tiny_config, write_config
+from tests.conftest import CLASSES, ROOT, tiny_config, write_config
 
 METAINFO = 'train_dataloader.dataset.metainfo'
 HEAD = 'model.decode_head'
@@ -53,6 +54,26 @@ class AnyKeys(SGD):
 
 def head_loss(*losses) -> dict:
     return {f'{HEAD}.loss_decode': list(losses)}
+
+
+def test_a_missing_public_data_set_is_one_sentence(tiny_data, tmp_path, monkeypatch, capsys):
+    """It names the environment variable, and all keys that name the folder."""
+    monkeypatch.chdir(tmp_path)
+    config = write_config(tiny_data, tmp_path, **{
+        f'{mode}_dataloader.dataset.data_root': 'data/cityscapes' for mode in ('train', 'val')})
+    assert sentences(capsys, config) == [
+        'fed_train: the data folder data/cityscapes does not exist: put or link the data set there, name its folder in '
+        'the environment variable FEDSEG_CITYSCAPES, or set train_dataloader.dataset.data_root and '
+        'val_dataloader.dataset.data_root']
+    monkeypatch.setenv('FEDSEG_CAMVID', 'elsewhere')
+    config = write_config(tiny_data, tmp_path, **{'val_dataloader.dataset.data_root': 'elsewhere'})
+    assert 'environment variable FEDSEG_CAMVID, or set val_' in sentences(capsys, config)[0]
+
+
+def test_the_environment_variables_are_those_of_the_configs():
+    texts = [path.read_text() for path in (ROOT / 'configs' / '_base_' / 'datasets').glob('*.py')]
+    found = dict(pair for text in texts for pair in re.findall(r'\{\{\$(\w+):([\w/]+)\}\}', text))
+    assert found == {variable: folder for folder, variable in DATA_VARIABLES.items()}
 
 
 def pipeline(*transforms) -> dict:
