@@ -53,9 +53,9 @@ def federate_plain(cfg: Config, federation: Config) -> None:
         cfg.randomness = dict(seed=0)
     if length and type_name(before.get('type')) != 'FederatedTrainLoop':
         unit = 'iterations' if before.get('max_iters') else 'epochs'
-        changes.append(f'{length} {unit} became {rounds} rounds')
+        changes.append(f'{length} {unit} became {rounds} round{"s" * (rounds > 1)}')
         changes += _scale_schedules(cfg, rounds / length, unit)
-        changes += _scale_hooks(cfg, rounds / length)
+        changes += _scale_hooks(cfg, rounds / length, unit)
     if head_loss is not None:
         changes += _replace_losses(cfg.model, head_loss)
     dataset: dict = (cfg.get('train_dataloader') or {}).get('dataset') or {}
@@ -104,7 +104,7 @@ def _scale_schedules(cfg: Config, ratio: float, unit: str) -> list[str]:
     return changes
 
 
-def _scale_hooks(cfg: Config, ratio: float) -> list[str]:
+def _scale_hooks(cfg: Config, ratio: float, unit: str) -> list[str]:
     """Hooks that count iterations count rounds."""
     changes = []
     hooks = cfg.setdefault('default_hooks', ConfigDict())
@@ -113,7 +113,8 @@ def _scale_hooks(cfg: Config, ratio: float) -> list[str]:
     checkpoint.update(by_epoch=True, interval=_scaled(old, ratio), filename_tmpl='round_{}.pth')
     checkpoint.setdefault('max_keep_ckpts', 2)
     hooks.checkpoint = checkpoint
-    changes.append(f'a checkpoint is written every {checkpoint["interval"]} rounds instead of every {old}')
+    every = 'every round' if checkpoint['interval'] == 1 else f'every {checkpoint["interval"]} rounds'
+    changes.append(f'a checkpoint is written {every} instead of every {old} {unit}')
     hooks.logger = dict(type='RoundLoggerHook', interval=1)
     hooks.mean_evaluation = dict(type='MeanEvaluationHook')
     cfg.log_processor = dict(type='RoundLogProcessor')

@@ -94,7 +94,8 @@ def load_config(config: str, options: Mapping | None = None, federated: str | No
         replace_data(cfg, data_cfg)
     if federated:
         federation = _read(federated)
-        if (rounds := (options or {}).get(ROUNDS)) is not None and 'train_cfg' in federation:
+        rounds = (options or {}).get(ROUNDS)
+        if isinstance(rounds, int) and rounds > 0 and 'train_cfg' in federation:
             federation.train_cfg.max_rounds = rounds  # schedules and intervals are scaled to it
         federate_plain(cfg, federation)
     for option in options or {}:
