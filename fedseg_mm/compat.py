@@ -241,8 +241,8 @@ def _what_did_not_fit(report: str) -> str:
 def _report_in_one_sentence(message, logger=None, level=logging.INFO) -> None:
     """``print_log`` for MMEngine's checkpoints; also what it only prints goes into the run's log."""
     if isinstance(message, str) and message.startswith(MISFIT):
-        message, logger = _what_did_not_fit(message), logger or 'current'
-    print_log(message, logger, level)
+        message = _what_did_not_fit(message)
+    print_log(message, logger or 'current', level)
 
 
 def _load_checkpoints_safely() -> None:

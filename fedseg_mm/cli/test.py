@@ -29,7 +29,7 @@ from fedseg_mm.config import check_data_folders, evaluator_dicts, federated_sect
 from fedseg_mm.config.check import plain_datasets_of
 from fedseg_mm.datasets import PartitionSummary, partition_dataset
 from fedseg_mm.engine.federated_loop import build_federation
-from fedseg_mm.engine.hooks import PredictionSamplesHook
+from fedseg_mm.engine.hooks import PredictionSamplesHook, SegmentorWeightsHook
 from fedseg_mm.engine.tool_runner import ToolRunner
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.evaluation import ConfusionMatrix, keep_class_iou, write_matrix
@@ -196,6 +196,7 @@ def main(argv: list[str] | None = None) -> None:
                 model = model.module
             else:  # several pipelines per image
                 unseen = check_evaluation(runner.test_dataloader, runner.test_loop.evaluator)
+            runner.register_hook(SegmentorWeightsHook())
             check_image_names(runner.test_dataloader.dataset, args)
             content = CheckpointLoader.load_checkpoint(args.checkpoint, 'cpu')
             state = content.get('federated') or {}

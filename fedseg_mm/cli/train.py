@@ -13,7 +13,7 @@ from fedseg_mm.cli.common import (
     joined_processes,
     one_sentence_errors,
 )
-from fedseg_mm.config import check_config, federate, warn_of_iterations
+from fedseg_mm.config import check_config, federate, warn_of_iterations, warn_of_workers
 from fedseg_mm.engine.stop_signals import terminated_as_stopped
 from fedseg_mm.engine.tool_runner import ToolRunner
 from fedseg_mm.errors import Faults, FedSegError
@@ -67,6 +67,7 @@ def main(argv: list[str] | None = None) -> None:
         _check_work_dir(cfg.work_dir)
         resume, load_from = settle_resume(cfg, args.resume)
         warn_of_iterations(cfg)
+        warn_of_workers(cfg, ('train_dataloader', 'val_dataloader'))
         with joined_processes(cfg), terminated_as_stopped():
             ToolRunner.quiet = args.quiet
             runner = ToolRunner.from_cfg(cfg)

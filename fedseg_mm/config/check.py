@@ -4,6 +4,7 @@ import inspect
 import logging
 import os
 import os.path as osp
+import warnings
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -85,8 +86,8 @@ def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
                 with faults:
                     _check_dataset(dataset, key, labelled)
     for root, keys in missing.items():
-        faults.add(f'the data folder {root} does not exist: put or link the data set there, {_other_folder(root)}or set '
-                   f'{" and ".join(keys)}')
+        faults.add(f'the data folder {root} does not exist: put or link the data set there, {_other_folder(root)}'
+                   f'or set {" and ".join(keys)}')
     faults.report()
 
 
@@ -466,6 +467,18 @@ def warn_of_iterations(cfg: Config) -> None:
     if interval > rounds:
         print_log(f'default_hooks.checkpoint.interval={interval} is beyond max_rounds={rounds}: only the last round '
                   'is saved.', 'current', level=logging.WARNING)
+
+
+def warn_of_workers(cfg: Config, loaders: tuple[str, ...]) -> None:
+    """Say once, instead of torch for every loader, that there are more worker processes than CPU cores."""
+    warnings.filterwarnings('ignore', 'This DataLoader will create', UserWarning)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    for name in loaders:
+        workers = (cfg.get(name) or {}).get('num_workers')
+        if isinstance(workers, int) and workers > cores:
+            print_log(f'{name}.num_workers={workers} is more than the {cores} CPU core{"s" * (cores > 1)} of this '
+                      'machine: lower it if loading is slow.', 'current', level=logging.WARNING)
+            return
 
 
 def drop_worker_options(cfg: Config) -> None:

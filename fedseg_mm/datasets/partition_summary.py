@@ -162,5 +162,11 @@ def _joined(numbers: Iterable[Sequence[int]]) -> np.ndarray:
     return np.fromiter(chain.from_iterable(numbers), np.int64)
 
 
+def number_range(numbers: Iterable[int]) -> str:
+    """``5`` or ``5 to 8``."""
+    least, most = min(numbers), max(numbers)
+    return str(least) if least == most else f'{least} to {most}'
+
+
 def _clients(number: int) -> str:
     return f'{number} client{" holds" if number == 1 else "s hold"}'

@@ -17,6 +17,7 @@ from mmseg.apis import MMSegInferencer, inference_model, init_model
 from mmseg.registry import MODELS
 
 from fedseg_mm.cli.publish import main, publish
+from fedseg_mm.cli.test import main as evaluate
 from tests.conftest import CLASSES, assert_same_bits, run_tool, tiny_config, weights_of, write_config
 from tests.test_engine.test_federated_loop import train
 
@@ -188,3 +189,11 @@ def test_help_teaches(capsys):
     text = capsys.readouterr().out
     for word in ('--out', 'examples:', 'python tools/fed_publish.py', 'MMSegInferencer', 'SHA-256'):
         assert word in text
+
+
+def test_the_training_s_own_checkpoint_is_evaluated_without_a_warning(fedseg, tmp_path, capfd):
+    """Its projection head is of no use to a test, and no mistake of the user's."""
+    evaluate([fedseg.config, str(fedseg.checkpoint), '--work-dir', str(tmp_path)])
+    printed = ''.join(capfd.readouterr())
+    assert 'mIoU' in printed and 'What fits is loaded' not in printed and 'projection_head' not in printed
+    assert 'Loads checkpoint by' not in printed

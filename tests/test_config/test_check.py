@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, OPTIMIZERS
 from torch.optim import SGD
+from torch.utils.data import DataLoader
 
 from fedseg_mm import FedSegError
 from fedseg_mm.cli.train import main
@@ -297,6 +298,21 @@ def test_times_beyond_the_run(tiny_data, tmp_path, monkeypatch, changes, sentenc
     monkeypatch.setattr(check, 'print_log', lambda text, *args, **kwargs: texts.append(text))
     check.warn_of_iterations(tiny_config(tiny_data, tmp_path, **changes))
     assert len(texts) == len(sentences) and all(part in text for part, text in zip(sentences, texts))
+
+
+@pytest.mark.parametrize('workers, sentences', [
+    ((500, 500), ['train_dataloader.num_workers=500 is more than the ']),
+    ((0, 500), ['val_dataloader.num_workers=500']), ((0, 1), [])])
+def test_more_workers_than_cores_are_warned_of_once(tiny_data, tmp_path, monkeypatch, recwarn, workers, sentences):
+    import fedseg_mm.config.check as check
+    texts: list[str] = []
+    monkeypatch.setattr(check, 'print_log', lambda text, *args, **kwargs: texts.append(text))
+    check.warn_of_workers(tiny_config(tiny_data, tmp_path, **{
+        f'{mode}_dataloader.num_workers': number for mode, number in zip(('train', 'val'), workers)}),
+        ('train_dataloader', 'val_dataloader'))
+    assert len(texts) == len(sentences) and all(part in text for part, text in zip(sentences, texts))
+    DataLoader([1], num_workers=500)
+    assert not recwarn.list  # torch's paragraph
 
 
 @pytest.mark.parametrize('loss, sentence', [

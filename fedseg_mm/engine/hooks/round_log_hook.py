@@ -7,6 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import ValLoop
 
 from fedseg_mm.checks import check_evaluation, first_process_first
+from fedseg_mm.datasets.partition_summary import number_range
 from fedseg_mm.engine.count_rounds import count_rounds
 from fedseg_mm.evaluation import ClassIoU, keep_class_iou
 from fedseg_mm.structures import ClientFailure
@@ -28,7 +29,7 @@ class RoundLogHook(Hook):
         summary = runner.train_loop.federation.summary
         sizes, partition = summary.num_images, summary.partition
         runner.logger.info(
-            f'Partition {partition.hash[:12]}: {len(sizes)} clients with {min(sizes)} to {max(sizes)} images, '
+            f'Partition {partition.hash[:12]}: {len(sizes)} clients with {number_range(sizes)} images each, '
             f'{sum(sizes)} in all; manifest in {Path(runner.work_dir) / "partition.json"}')
         if runner.val_loop is not None:
             with first_process_first():
