@@ -12,7 +12,7 @@ from fedseg_mm.config.federate_plain import federate_plain
 from fedseg_mm.config.formatted_once import FormattedOnceConfig
 from fedseg_mm.config.replace_data import replace_data
 from fedseg_mm.console import CFG_OPTIONS_HELP
-from fedseg_mm.errors import Faults, FedSegError
+from fedseg_mm.errors import Faults, FedSegError, reason
 
 #: The option that decides how long a plain config is trained once it is federated.
 ROUNDS = 'train_cfg.max_rounds'
@@ -123,9 +123,12 @@ def _read(name: str) -> Config:
     try:
         return Config.fromfile(path)
     except ImportError as error:
-        raise FedSegError(f'the config {name} imports what is not there ({error.__cause__ or error}): install it or, '
-                          'for a file of your own, name its folder in PYTHONPATH, as in PYTHONPATH=. python '
-                          'tools/fed_train.py CONFIG') from error
+        cause: BaseException = error
+        while str(cause).startswith('Failed to import') and (before := cause.__cause__ or cause.__context__):
+            cause = before  # MMEngine's own errors name the module alone
+        how = (': install it or, for a file of your own, name its folder in PYTHONPATH, as in PYTHONPATH=. python '
+               'tools/fed_train.py CONFIG') if isinstance(cause, ModuleNotFoundError) else ''
+        raise FedSegError(f'the imports of the config {name} fail: {reason(cause)}{how}') from error
     except Exception as error:  # a config is code and may raise anything; the file must be named
         raise FedSegError(f'the config {name} cannot be read: {type(error).__name__}: {error}') from error
 

@@ -304,9 +304,7 @@ class LocalTrainer:
                 def add_losses(model, args, kwargs, losses):
                     if model is self.model and kwargs.get('mode') == 'loss':
                         context.maps = features.take()  # type: ignore[assignment]
-                        return {**losses, **{
-                            name: value if torch.is_tensor(value) else context.images.new_full((), value)
-                            for name, value in self.algorithm.local_loss(context).items()}}
+                        return {**losses, **self._terms(context)}
 
                 # before label 254 is hidden
                 stack.callback(self.model.register_forward_pre_hook(
@@ -318,6 +316,21 @@ class LocalTrainer:
                     lambda *_: self.algorithm.adjust_gradients(context)).remove)
             yield
         context.images = context.labels = context.maps = None  # type: ignore[assignment]
+
+    def _terms(self, context: ClientContext) -> dict[str, Tensor]:
+        """The method's own terms.
+
+        Raises:
+            FedSegError: One of them could be optimised, and would not.
+        """
+        terms = {}
+        for name, value in self.algorithm.local_loss(context).items():
+            terms[name] = value if torch.is_tensor(value) else context.images.new_full((), value)
+            if terms[name].requires_grad and 'loss' not in name:
+                raise FedSegError(f"local_loss of {type(self.algorithm).__name__} gives `{name}`, which MMEngine does "
+                                  f"not optimise because 'loss' is not in the name: call it loss_{name}, or detach it "
+                                  'if it is only to be logged')
+        return terms
 
     def _survey(self, wanted: Pass) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in self.stream.batches(wanted):

@@ -148,7 +148,8 @@ def pipeline(*transforms) -> dict:
     (pipeline(dict(type='RandomResize', scale=(64, 48), ratio_range=(2., 0.5))),
      'the train pipeline fails on the image .*: AssertionError, in `assert min_ratio <= max_ratio`'),
     (pipeline(dict(type='RandomCrop', crop_size=(0, 64))), 'RandomCrop cannot be .*: AssertionError, in `assert'),
-    ({'custom_imports.imports': ['fedseg_mm', 'nobodys_package']}, 'imports what is not there .*nobodys_package'),
+    ({'custom_imports.imports': ['fedseg_mm', 'nobodys_package']},
+     "the imports of the config .* fail: No module named 'nobodys_package': install it or, for a file of your own"),
     ({'val_dataloader': dict(_delete_=True, batch_size=1)}, 'val_dataloader needs `dataset`, which is not given'),
     ({f'{HEAD}.chanels': 8}, "DepthwiseSeparableFCNHead cannot be built as the config says: .*'chanels'"),
     # sections

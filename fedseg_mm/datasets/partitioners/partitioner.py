@@ -101,7 +101,8 @@ class Partitioner:
         parts = self.split(usable, presence, image_names, rng)
         annotators = np.zeros(presence.shape[1], np.int64)
         shards = []
-        for name, given in parts:
+        for client, (name, given) in enumerate(parts):
+            name = '' if name == client else str(name)
             indices = self._indices(name, given, len(presence))
             classes = self._draw_classes(presence[indices].any(0), annotators, rng)
             annotators[classes] += 1
