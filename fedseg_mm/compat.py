@@ -23,7 +23,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from fedseg_mm.errors import FedSegError
+from fedseg_mm.errors import DownloadError, FedSegError
 from fedseg_mm.files import atomic_write
 
 __all__ = ['load_weights_only', 'restore_history', 'to_plain']
@@ -150,9 +150,8 @@ def _weights_only(source: str) -> Iterator[None]:
         with torch.serialization.safe_globals(_safe_globals()):
             yield
     except URLError as error:
-        raise FedSegError(f'{source} cannot be downloaded ({error.reason}): put the file into '
-                          f'{torch.hub.get_dir()}/checkpoints, or do without it, with --cfg-options load_from=None, '
-                          'model.pretrained=None or model.backbone.init_cfg=None') from error
+        raise DownloadError(f'{source} cannot be downloaded ({error.reason}): put the file into '
+                            f'{torch.hub.get_dir()}/checkpoints') from error
     except pickle.UnpicklingError as error:
         asked = re.search(r'GLOBAL ([\w.]+)', str(error))
         if asked is not None and _is_pickle(source):

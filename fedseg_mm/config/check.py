@@ -430,6 +430,18 @@ def _dicts(value, key: str) -> Iterator[tuple[str, dict]]:
             yield from _dicts(item, f'{key}.{place}')
 
 
+def weight_sources(cfg: Config) -> list[str]:
+    """Keys under which a config names the weights that its training starts from."""
+    sources = [key for key, value in (('load_from', cfg.get('load_from')),
+                                      ('model.pretrained', cfg.model.get('pretrained'))) if value]
+    for key, part in _dicts(cfg.model, 'model'):
+        given = part.get('init_cfg')
+        if any(isinstance(one, dict) and type_name(one.get('type')) == 'Pretrained'
+               for one in (given if isinstance(given, (list, tuple)) else [given])):
+            sources.append(f'{key}.init_cfg')
+    return sources
+
+
 def check_seed(cfg: Config) -> None:
     """Refuse a seed that numpy refuses, and settings of randomness under which a federated run fails.
 

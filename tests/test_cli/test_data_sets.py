@@ -220,7 +220,7 @@ def test_a_hand_written_silo_trains(own_folder):
 def test_a_silo_that_names_a_missing_file(own_folder):
     (own_folder / 'silo.yaml').write_text(SILO.replace('012.jpg', '112.jpg'), encoding='utf-8')
     sentence = refuse(own_config(own_folder, **{'federated.partitioner': str(own_folder / 'silo.yaml')}))
-    assert 'names the image or folder images/train/112.jpg of client Charité, but the data set has none' in sentence
+    assert 'silo.yaml lists images/train/112.jpg, but the data set has no such image or folder' in sentence
 
 
 def test_the_documentations_own_images_and_clients(own_folder):

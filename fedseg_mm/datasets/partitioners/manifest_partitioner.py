@@ -229,8 +229,8 @@ class ManifestPartitioner(Partitioner):
     def _find(self, entry: str, images: _ImageIndex, client: str) -> list[int]:
         found = images.find(entry)
         if not found:
-            raise FedSegError(f'{self.manifest} names the image or folder {entry} of client {client}, but the data '
-                              f'set has none; its images are named as {images.nearest(entry)}')
+            raise FedSegError(f'client {client} of {self.manifest} lists {entry}, but the data set has no such image '
+                              f'or folder; its images are named like {images.nearest(entry)}')
         return found
 
     def _classes(self, client: dict, class_names: Sequence[str], class_of: dict[str, int], name: str
