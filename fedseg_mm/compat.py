@@ -51,7 +51,7 @@ class _MissingOps(ModuleType):
 
         def missing_op(*args, **kwargs):
             raise FedSegError(f'the compiled op `{name}` is not part of mmcv-lite: use a model without it, or replace '
-                              'mmcv-lite by the full mmcv (`pip uninstall mmcv-lite`, `pip install mmcv==2.1.0`)')
+                              'mmcv-lite with the full mmcv (`pip uninstall mmcv-lite`, `pip install mmcv==2.1.0`)')
 
         return missing_op
 
@@ -145,7 +145,7 @@ def _is_pickle(source: str) -> bool:
 
 @contextmanager
 def _weights_only(source: str) -> Iterator[None]:
-    """Allow the few data types of MMEngine's files, and tell in one sentence why a file is refused."""
+    """Allow the few data types of MMEngine's files, and say in one sentence why a file is refused."""
     try:
         with torch.serialization.safe_globals(_safe_globals()):
             yield
@@ -157,7 +157,7 @@ def _weights_only(source: str) -> Iterator[None]:
         if asked is not None and _is_pickle(source):
             raise FedSegError(f'the checkpoint {source} is refused: it asks for `{asked[1]}`, which could run code; '
                               'only weights are loaded (re-save it with weights and plain metadata)') from error
-        raise FedSegError(f'the checkpoint {source} cannot be read: it is damaged, is no checkpoint, or carries '
+        raise FedSegError(f'the checkpoint {source} cannot be read: it is damaged, is not a checkpoint, or carries '
                           'code instead of weights') from error
     except Exception as error:  # the unpickler may raise anything on a file that is no pickle
         raise FedSegError(f'the checkpoint {source} cannot be read: it is damaged or cut off') from error
@@ -176,7 +176,7 @@ def load_weights_only(filename: str, map_location=None, mmap: bool = False) -> d
             Defaults to False.
 
     Raises:
-        FedSegError: The file is missing, is no checkpoint, or asks for code.
+        FedSegError: The file is missing, is not a checkpoint, or asks for code.
     """
     path = Path(filename).expanduser()
     if not path.is_file():
@@ -187,8 +187,8 @@ def load_weights_only(filename: str, map_location=None, mmap: bool = False) -> d
         checkpoint = torch.load(path, map_location=map_location, weights_only=True,
                                 mmap=mmap and zipfile.is_zipfile(path))
     if not isinstance(checkpoint, dict):
-        raise FedSegError(f'{filename} is no checkpoint: it holds a {type(checkpoint).__name__} instead of weights by '
-                          'name')
+        raise FedSegError(f'{filename} is not a checkpoint: it holds a {type(checkpoint).__name__} instead of weights '
+                          'by name')
     return checkpoint
 
 
@@ -234,7 +234,7 @@ def _what_did_not_fit(report: str) -> str:
             others.append(f'the model lacks {line[len(UNEXPECTED):]}')
         else:
             others.append(line.strip())
-    return f'What fits is loaded from the checkpoint, and the rest is skipped: {"; ".join(shapes + others)}.'
+    return f'Weights that fit are loaded from the checkpoint, and the rest is skipped: {"; ".join(shapes + others)}.'
 
 
 def _report_in_one_sentence(message, logger=None, level=logging.INFO) -> None:

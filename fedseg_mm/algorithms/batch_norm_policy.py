@@ -1,4 +1,4 @@
-"""What becomes of batch normalisation in a federation: the policies that every algorithm can have."""
+"""How a federation treats batch normalisation: the policies that every algorithm can use."""
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -10,9 +10,9 @@ class BatchNormPolicy:
 
     #: For the log and the checkpoint, after "Batch normalisation:".
     description: str
-    #: Whether the statistics are computed anew after every round, over the images of its cohort.
+    #: Whether the statistics are recomputed after every round, over the images of its cohort.
     recalibrates = False
-    #: Whether it makes no difference to a model without batch normalisation, which whoever chose it wants to know.
+    #: Whether it makes no difference to a model without batch normalisation, which the user should be told.
     changes_nothing_without_layers = True
 
     def is_shared(self, name: str, module: nn.Module) -> bool:
@@ -35,7 +35,7 @@ class AverageBatchNorm(BatchNormPolicy):
 @BATCH_NORM_POLICIES.register_module('local_statistics')
 class LocalStatistics(BatchNormPolicy):
     """SiloBN's (Andreux et al., DCL 2020): clients keep their statistics."""
-    description = 'every client keeps its statistics; the checkpoint holds the mean of those of the last cohort'
+    description = 'every client keeps its statistics; the checkpoint holds their mean over the last cohort'
 
     def is_shared(self, name: str, module: nn.Module) -> bool:
         return not isinstance(module, _BatchNorm) or name in ('weight', 'bias')
@@ -44,7 +44,7 @@ class LocalStatistics(BatchNormPolicy):
 @BATCH_NORM_POLICIES.register_module('local')
 class LocalBatchNorm(BatchNormPolicy):
     """FedBN's (Li et al., ICLR 2021): clients keep whole layers."""
-    description = 'every client keeps its layers; the checkpoint holds the mean of those of the last cohort'
+    description = 'every client keeps its layers; the checkpoint holds their mean over the last cohort'
 
     def is_shared(self, name: str, module: nn.Module) -> bool:
         return not isinstance(module, _BatchNorm)
@@ -53,5 +53,5 @@ class LocalBatchNorm(BatchNormPolicy):
 @BATCH_NORM_POLICIES.register_module('recalibrate')
 class RecalibratedBatchNorm(BatchNormPolicy):
     """Statistics of the averaged weights, instead of averaged statistics."""
-    description = 'statistics are computed anew with the averaged weights, over the images of the last cohort'
+    description = 'statistics are recomputed with the averaged weights, over the images of the last cohort'
     recalibrates = True

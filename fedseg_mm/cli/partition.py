@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
         check_data_folders(cfg, ('train_dataloader', ))
         federation = build_federation(federated)
         if not cfg.get('train_dataloader'):
-            raise FedSegError(f'{args.config} has no `train_dataloader`, whose data set could be partitioned')
+            raise FedSegError(f'{args.config} has no `train_dataloader` with a data set to partition')
         init_default_scope(cfg.get('default_scope', 'mmseg'))
         loader = cfg.train_dataloader
         warn_of_workers(cfg, ('train_dataloader', ))

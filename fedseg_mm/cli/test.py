@@ -87,8 +87,8 @@ def check_image_names(dataset, args: argparse.Namespace) -> None:
             path = dataset.get_data_info(i)['img_path']
             first = seen.setdefault(name_of[option](path), path)
             if first != path:
-                raise FedSegError(f'{option} names files after images, but {first} and {path} would share one: rename '
-                                  'one of the images, or test one folder at a time '
+                raise FedSegError(f'{option} names files after images, but {first} and {path} would share a name: '
+                                  'rename one of the images, or test one folder at a time '
                                   '(test_dataloader.dataset.data_prefix)')
 
 
@@ -142,7 +142,7 @@ def prepare_clients(cfg: Config, state: dict, args: argparse.Namespace) -> tuple
             checkpoint.
     """
     if args.tta:
-        raise FedSegError('--per-client cannot be joined with --tta: leave one of them out')
+        raise FedSegError('--per-client cannot be combined with --tta: leave one of them out')
     federation = build_federation(federated_section(cfg))
     check_data_folders(cfg, ('train_dataloader', ))
     wanted = copy.deepcopy(cfg.train_dataloader.dataset)

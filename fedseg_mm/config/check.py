@@ -1,4 +1,4 @@
-"""What is looked at in a config before anything is built of it."""
+"""Checks of a config before anything is built from it."""
 import importlib.util
 import inspect
 import logging
@@ -39,7 +39,7 @@ DATA_VARIABLES = {
 
 
 def check_config(cfg: Config, loaders: tuple[str, ...] = LOADERS[:2]) -> None:
-    """Look at all of a training's config that can be judged without its model and images.
+    """Check all of a training's config that can be judged without its model and images.
 
     Args:
         cfg (Config): The whole config.
@@ -171,8 +171,8 @@ def class_names(dataset: dict, key: str) -> tuple[str, ...] | None:
     classes = metainfo.get('classes', known.get('classes'))
     if isinstance(classes, str):
         if not osp.isfile(classes):
-            raise FedSegError(f'{key}.metainfo.classes is the text {classes!r}, of which every letter would be a class '
-                              f'(it is no file with names either): write classes=({classes!r}, ), with a comma')
+            raise FedSegError(f'{key}.metainfo.classes is the string {classes!r}, of which every letter would be a '
+                              f'class (it is not a file of names either): write classes=({classes!r}, ), with a comma')
         with open(classes, encoding='utf-8') as file:
             classes = [line.rstrip('\n\r') for line in file]
     if classes is None:
@@ -195,7 +195,7 @@ def class_names(dataset: dict, key: str) -> tuple[str, ...] | None:
 
 
 def _check_classes(cfg: Config) -> None:
-    """Refuse names of classes that are none, and those that differ between data sets."""
+    """Refuse class names that are not names, and those that differ between data sets."""
     faults = Faults()
     first: tuple[str, tuple[str, ...]] | None = None
     for loader in LOADERS:
@@ -224,7 +224,7 @@ def _difference(key: str, classes: tuple[str, ...], other: str, expected: tuple[
     words = [f'it lacks {", ".join(lacks[:5])}{", …" if lacks[5:] else ""}'] if lacks else []
     words += [f'it adds {", ".join(more[:5])}{", …" if more[5:] else ""}'] if more else []
     how = ' and '.join(words) or 'it has them in another order'
-    return f'{key} has other classes than {other}: {how}; give all data sets the same metainfo.classes'
+    return f'{key} has different classes from {other}: {how}; give all data sets the same metainfo.classes'
 
 
 # --- sections ---------------------------------------------------------------
@@ -240,7 +240,7 @@ def _check_sections(cfg: Config) -> None:
                        'given: give all three, or set all three to None')
     for name in ('train_dataloader', 'optim_wrapper'):
         if not isinstance(cfg.get(name), dict):
-            faults.add(f'{name} must be a dict, but is {cfg.get(name)!r}: a training needs it')
+            faults.add(f'{name} must be a dict, but is {cfg.get(name)!r}: training needs it')
     for name in LOADERS:
         if isinstance(cfg.get(name), dict) and 'dataset' not in cfg[name]:
             faults.add(f'{name} needs `dataset`, which is not given')
@@ -248,7 +248,7 @@ def _check_sections(cfg: Config) -> None:
 
 
 def _check_loaders(cfg: Config) -> None:
-    """Refuse batches and workers that are no numbers of such, and transforms that do not exist."""
+    """Refuse numbers of images and workers that are none, and transforms that do not exist."""
     faults = Faults()
     for name in LOADERS:
         loader = cfg.get(name)
@@ -287,7 +287,7 @@ def _check_evaluators(cfg: Config) -> None:
             own = type_name(metric.get('type')) == 'IoUMetric'
             unknown = [one for one in _iou_metrics(metric) if one not in IOU_METRICS] if own else []
             if unknown:
-                faults.add(f'{name}.iou_metrics names {unknown[0]!r}, which is none of {", ".join(IOU_METRICS)}')
+                faults.add(f'{name}.iou_metrics names {unknown[0]!r}, which is not one of {", ".join(IOU_METRICS)}')
             if own and ignored != VOID:
                 faults.add(f'{name}.ignore_index is {ignored!r}, but void pixels have the label {VOID}: leave it out')
             with faults:
@@ -309,7 +309,7 @@ def _check_save_best(cfg: Config) -> None:
     figures = sorted({f'{one["prefix"]}/{figure}' if one.get('prefix') else figure for one in metrics
                       for name in _iou_metrics(one) for figure in IOU_METRICS.get(name, ())})
     if not figures:
-        return  # told already
+        return  # reported already
     for name in best if isinstance(best, (list, tuple)) else [best]:
         if name not in figures:
             raise FedSegError(f'default_hooks.checkpoint.save_best is {name!r}, which no evaluation gives: the figures '
@@ -345,7 +345,7 @@ def _check_known_keys(registry: Registry, section, key: str, further: tuple[str,
     for name, value in section.items():
         default = parameters[name].default if name in parameters else None
         if isinstance(value, str) and isinstance(default, (int, float)) and not isinstance(default, bool):
-            faults.add(f'{key}.{name} must be a number, but is the text {value!r}')
+            faults.add(f'{key}.{name} must be a number, but is the string {value!r}')
     faults.report()
 
 

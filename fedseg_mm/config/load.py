@@ -63,8 +63,8 @@ def parse_options(texts: Sequence[str]) -> dict:
             key, value = text.split('=', 1)
             options[key] = DictAction._parse_iterable(value)
     except (ValueError, AssertionError, RecursionError) as error:
-        raise FedSegError(f'--cfg-options {" ".join(texts)} cannot be read: {CFG_OPTIONS_HELP}; what needs a dict goes '
-                          'into a config file') from error
+        raise FedSegError(f'--cfg-options {" ".join(texts)} cannot be read: {CFG_OPTIONS_HELP}; a dict goes into '
+                          'a config file') from error
     return options
 
 
@@ -134,7 +134,7 @@ def _read(name: str) -> Config:
 
 
 def _check_shapes(cfg: Config) -> None:
-    """Refuse sections that are no dicts, and hooks that are no list of them."""
+    """Refuse sections that are not dicts, and hooks that are not a list of dicts."""
     faults = Faults()
     for name in ('env_cfg', 'default_hooks', 'randomness', 'log_processor', 'visualizer'):
         if not isinstance(cfg.get(name), (dict, type(None))):

@@ -115,7 +115,7 @@ class PartitionSummary:
         return ', '.join(self.class_names[cls] for cls in classes[:5]) + more
 
     def warnings(self, batch_size: int) -> list[str]:
-        """What will hurt the training, a sentence each.
+        """What will hurt the training, one sentence each.
 
         Args:
             batch_size (int): Images per batch.
@@ -134,23 +134,23 @@ class PartitionSummary:
             nobodys[self._held] = False
             listed = 'manifest' in self.partition.made_by  # what it leaves out was not looked at
             blank = 0 if listed else int((~self.class_counts[nobodys].any(1)).sum())
-            of_these = f', {blank} because no class is in sight' if blank else ''
+            of_these = f', {blank} because they show no class' if blank else ''
             belong = '1 image belongs' if left == 1 else f'{left} images belong'
             sentences.append(f'{belong} to no client{of_these}.')
         if (sizes == 1).any():
             sentences.append(f'{_clients((sizes == 1).sum())} one image: seen twice per local epoch, with two '
                              'augmentations, because batch normalisation cannot train on one image.')
         if (few := (sizes > 1) & (sizes < batch_size)).any():
-            sentences.append(f'{_clients(few.sum())} fewer images than a batch of {batch_size}, and one smaller batch '
-                             'is trained there per local epoch.')
+            sentences.append(f'{_clients(few.sum())} fewer images than a batch of {batch_size}: one smaller batch is '
+                             'trained there per local epoch.')
         blind = ~((self._pixels > 0) & annotated).any(1)
         if blind.any():
             sentences.append(f'No image of client {self._list_clients(blind)} shows a class that the client annotates.')
         marks = np.array([shard.unannotated is not None for shard in self.partition.clients])
         unmarked = marks & (self.per_client(self.unannotated_counts) == 0) & ~annotated.all(1) & (sizes > 0)
         if unmarked.any():
-            sentences.append(f'No mask of client {self._list_clients(unmarked)} has the label that the manifest calls '
-                             'unannotated: give the value as it is once reduce_zero_label and the like are applied.')
+            sentences.append(f'No mask of client {self._list_clients(unmarked)} contains the label that the manifest '
+                             'calls unannotated: give the value that it has after reduce_zero_label and the like.')
         return sentences
 
     def _list_clients(self, chosen: np.ndarray) -> str:

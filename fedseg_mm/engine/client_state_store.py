@@ -63,8 +63,8 @@ class ClientStateStore:
         try:
             return torch.load(path, map_location=device, weights_only=True)
         except Exception as error:  # the unpickler may raise anything on a damaged file
-            raise FedSegError(f'the state of client {client} in {path} cannot be read: restore the file, or train '
-                              'anew without --resume') from error
+            raise FedSegError(f'the state of client {client} in {path} cannot be read: restore the file, or start '
+                              'again without --resume') from error
 
     def save(self, client: int, rounds: int, state: dict[str, dict[str, Tensor]]) -> None:
         """Keep a client's state.

@@ -77,7 +77,7 @@ class LocalTrainer:
         self._features = self._find_features()
         if self._overrides('adjust_gradients') and optim_wrapper.optimizer.defaults.get('fused'):
             raise FedSegError(f'{type(algorithm).__name__} changes gradients before the optimizer steps, which '
-                              'optim_wrapper.optimizer.fused=True leaves no room for: remove it')
+                              'optim_wrapper.optimizer.fused=True does not allow: remove it')
         #: What keeps a function out of compiled graphs; see :meth:`compile`.
         self._untraced: Callable = _as_it_is
         self.frozen_model = FrozenModel(model)
@@ -120,7 +120,7 @@ class LocalTrainer:
         return getattr(type(self.algorithm), method) is not getattr(FedAvg, method)
 
     def passes(self, round: int, cohort: Sequence[int], share: Sequence[int]) -> list[Pass]:
-        """The ways through the clients' images that one round will go.
+        """The passes over clients' images of one round.
 
         Args:
             round (int): The round, from 0.
@@ -338,7 +338,7 @@ class LocalTrainer:
             yield data['inputs'], torch.cat([sample.gt_sem_seg.data for sample in data['data_samples']])
 
     def _renew_optimizer(self) -> None:
-        """Equals a new optimizer bit for bit, at none of its cost."""
+        """Make the optimizer equal to a new one bit for bit, without the cost of one."""
         optimizer = self.optim_wrapper.optimizer
         if starts_at_zero(optimizer):
             by_device: dict[torch.device, list[Tensor]] = {}

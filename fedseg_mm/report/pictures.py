@@ -90,7 +90,7 @@ def draw_clients(run: RunRecord, path: Path) -> Path | None:
         return None
     figure = Figure(figsize=(11, 3.6), layout='constrained')
     for axes, key, what in zip(figure.subplots(1, 3), ('rounds', 'last_loss', 'seconds'), (
-            'rounds that it took part in', 'mean loss of its last round', 'seconds per round')):
+            'rounds taken part in', 'mean loss of its last round', 'seconds per round')):
         values = [client[key] if client[key] is not None else np.nan for client in clients]
         if len(clients) > MOST_BARS:
             axes.hist([value for value in values if np.isfinite(value)], bins=30, color='0.45')
@@ -164,7 +164,7 @@ def draw_rounds(runs: Sequence[RunRecord], path: Path) -> Path:
         seconds.plot(list(run.rounds), [line['time'] for line in run.rounds.values()], **style)
         sent.plot(list(run.rounds), [(line['bytes_up'] + line['bytes_down']) / 1e6 for line in run.rounds.values()],
                   **style)
-    for axes, what in ((seconds, 'training of the round (s)'), (sent, 'sent up and down (MB)')):
+    for axes, what in ((seconds, 'training time of the round (s)'), (sent, 'sent up and down (MB)')):
         axes.set(xlabel='round', ylabel=what)
         _count_whole(axes.xaxis)
         axes.set_ylim(bottom=0)

@@ -1,4 +1,4 @@
-"""Every client decides for itself: cohorts as the accounting of differential privacy likes them."""
+"""Every client decides for itself, as the accounting of differential privacy assumes."""
 from collections.abc import Sequence
 
 from fedseg_mm.datasets.partition import ClientShard

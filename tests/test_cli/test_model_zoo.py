@@ -128,7 +128,7 @@ def test_a_head_of_other_classes_is_skipped_and_named(zoo, tiny_data, tmp_path):
     initial = start_of_training(tiny_data, tmp_path / 'initial')
     assert_same_bits(start, {name: (initial if name in skipped else weights_in(zoo))[name] for name in start})
     assert sentence_in_log(tmp_path / 'run') == (
-        'What fits is loaded from the checkpoint, and the rest is skipped: '
+        'Weights that fit are loaded from the checkpoint, and the rest is skipped: '
         'decode_head.conv_seg.weight is [19, 8, 1, 1] in the checkpoint and [4, 8, 1, 1] in the model; '
         'decode_head.conv_seg.bias is [19] in the checkpoint and [4] in the model.')
 

@@ -116,7 +116,7 @@ def test_a_file_is_never_replaced_by_another(fedseg, tmp_path, capsys):
     written = path.stat().st_mtime_ns
     assert publish(fedseg.checkpoint, tmp_path) == path and path.stat().st_mtime_ns == written
     path.write_bytes(b'precious')
-    assert 'exists and is another file' in refuse(capsys, fedseg.checkpoint, '--out', tmp_path)
+    assert 'exists with other content' in refuse(capsys, fedseg.checkpoint, '--out', tmp_path)
     assert path.read_bytes() == b'precious' and list(tmp_path.iterdir()) == [path]
 
 
@@ -149,7 +149,7 @@ def test_only_the_named_weights_are_in_the_file(tmp_path):
 @pytest.mark.parametrize('content, sentence', [
     (None, 'there is no checkpoint'),
     (b'hello', 'cannot be read: it is damaged'),
-    ([1, 2], 'is no checkpoint: it holds a list'),
+    ([1, 2], 'is not a checkpoint: it holds a list'),
     (dict(w=torch.ones(1)), 'has no `state_dict`'),
     (dict(state_dict=torch.ones(1)), 'has no `state_dict`'),
     (dict(state_dict={'projection_head.w': torch.ones(1), 'a': 1}), 'holds no weights of a segmentor'),

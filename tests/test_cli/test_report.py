@@ -200,7 +200,7 @@ def test_epsilon_of_a_private_run(run, tmp_path):
     assert RunRecord(private, 'p').epsilon == {number: 0.5 * number for number in range(1, 7)}
     page = page_of(private)
     assert ('Client-level differential privacy: epsilon 3 at delta 0.0001 (one client added or removed), but noise '
-            'that follows from the seed protects from nobody who knows it.') in html.unescape(page)
+            'derived from the seed gives no protection against anyone who knows it.') in html.unescape(page)
     assert (private / 'report' / 'privacy.png').is_file() and 'epsilon over rounds' in page
     assert 'epsilon' not in page_of(run)
 

@@ -207,9 +207,9 @@ def test_a_file_in_the_config(run, finished):
 @pytest.mark.parametrize('name, sentence', [
     ('round_7.pth', 'round_7.pth to resume from does not exist: name a file such as'),
     ('.', 'to resume from is a folder: name a file such as'),
-    ('config.py', 'config.py cannot be read: it is damaged, is no checkpoint'),
+    ('config.py', 'config.py cannot be read: it is damaged, is not a checkpoint'),
     ('best', 'is not of a federated run: start from it with'),
-    ('flipped.pth', 'cannot be resumed, because it is damaged: bring back a copy')])
+    ('flipped.pth', 'cannot be resumed, because it is damaged: restore a copy')])
 def test_a_named_file_that_cannot_be_resumed(run, name, sentence):
     torch.save(dict(state_dict={}, meta=dict(epoch=1, iter=1), optimizer={}), run / 'best')
     shutil.copy(run / 'round_4.pth', run / 'flipped.pth')

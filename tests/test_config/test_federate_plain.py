@@ -116,7 +116,7 @@ def test_a_plain_config_trains_and_evaluates_through_the_tools(tiny_data, tmp_pa
     assert done.returncode == 0, done.stdout + done.stderr
     for said in ('300 iterations became 3 rounds', 'loss_decode: BackCELoss replaced CrossEntropyLoss',
                  'a checkpoint is written every round instead of every 100 iterations', 'Round(train) [3/3]',
-                 'PolyLR (0 to 300) goes from round 0 to 3', "the clients' own sampling replaced InfiniteSampler"):
+                 'PolyLR (0 to 300) runs from round 0 to 3', 'per-client samplers replaced InfiniteSampler'):
         assert said in ' '.join(done.stdout.split()), said
     work_dir = tmp_path / 'work_dirs' / 'plain-federation'
     (tmp_path / 'plain_lite.py').write_text("_base_ = './plain.py'\ncustom_imports = dict(imports=['fedseg_mm'])\n")

@@ -1,4 +1,4 @@
-"""What a run says of itself when it begins and when it has ended."""
+"""What a run logs about itself at its start and end."""
 import shlex
 from pathlib import Path
 
@@ -14,7 +14,7 @@ MOST_NAMED = 12
 
 
 class RunSummaryHook(Hook):
-    """Says who trains what at the start, and what came of it at the end.
+    """Says who trains what at the start, and the outcome at the end.
 
     FederatedTrainLoop registers it.
     """

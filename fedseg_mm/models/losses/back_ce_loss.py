@@ -195,7 +195,7 @@ def reason_against_triton(device: torch.device, dtype: torch.dtype) -> str | Non
 
 
 def _uses_triton(logits: Tensor, implementation: str) -> bool:
-    """Whether the Triton kernels work on these scores.
+    """Whether the Triton kernels can be used on these scores.
 
     Raises:
         FedSegError: They are asked for, and cannot.
@@ -207,7 +207,7 @@ def _uses_triton(logits: Tensor, implementation: str) -> bool:
     if reason is not None and implementation == 'triton':
         raise FedSegError(f"BackCELoss.implementation='triton' cannot be used: {reason}; leave it out")
     if reason is not None:
-        _say_once(f'BackCE goes without its Triton kernels ({reason}): the same loss, more slowly.')
+        _say_once(f'BackCE runs without its Triton kernels ({reason}): the same loss, but slower.')
     return reason is None
 
 

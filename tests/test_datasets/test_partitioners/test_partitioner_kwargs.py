@@ -50,7 +50,7 @@ def test_two_clients_of_one_name_are_refused():
 
 
 @pytest.mark.parametrize('parts, sentence', [
-    ([[0, 1], [1, 2]], 'client A and client B both hold the image 1: every image may be there once'),
+    ([[0, 1], [1, 2]], 'client A and client B both hold the image 1: every image may be listed only once'),
     ([[0, 1], [2, 2]], 'client B has the image 2 twice'),
     ([[0], [6]], 'Broken.split gives client B the image 6, but there are 6, counted from 0 to 5'),
     ([[0], [-1]], 'Broken.split gives client B the image -1, but there are 6'),
