@@ -8,7 +8,7 @@ from fedseg_mm.registry import BATCH_NORM_POLICIES
 class BatchNormPolicy:
     """A choice of ``federated.algorithm.batch_norm``; the global model has usable statistics with any of them."""
 
-    #: For the log and the checkpoint, after "Batch normalisation:".
+    #: For the log, after "Batch normalisation:", and for the checkpoint, which is resumed with the same words alone.
     description: str
     #: Whether the statistics are recomputed after every round, over the images of its cohort.
     recalibrates = False
@@ -35,7 +35,7 @@ class AverageBatchNorm(BatchNormPolicy):
 @BATCH_NORM_POLICIES.register_module('local_statistics')
 class LocalStatistics(BatchNormPolicy):
     """SiloBN's (Andreux et al., DCL 2020): clients keep their statistics."""
-    description = 'every client keeps its statistics; the checkpoint holds their mean over the last cohort'
+    description = 'every client keeps its statistics; the checkpoint holds the mean of those of the last cohort'
 
     def is_shared(self, name: str, module: nn.Module) -> bool:
         return not isinstance(module, _BatchNorm) or name in ('weight', 'bias')
@@ -44,7 +44,7 @@ class LocalStatistics(BatchNormPolicy):
 @BATCH_NORM_POLICIES.register_module('local')
 class LocalBatchNorm(BatchNormPolicy):
     """FedBN's (Li et al., ICLR 2021): clients keep whole layers."""
-    description = 'every client keeps its layers; the checkpoint holds their mean over the last cohort'
+    description = 'every client keeps its layers; the checkpoint holds the mean of those of the last cohort'
 
     def is_shared(self, name: str, module: nn.Module) -> bool:
         return not isinstance(module, _BatchNorm)
@@ -53,5 +53,5 @@ class LocalBatchNorm(BatchNormPolicy):
 @BATCH_NORM_POLICIES.register_module('recalibrate')
 class RecalibratedBatchNorm(BatchNormPolicy):
     """Statistics of the averaged weights, instead of averaged statistics."""
-    description = 'statistics are recomputed with the averaged weights, over the images of the last cohort'
+    description = 'statistics are computed anew with the averaged weights, over the images of the last cohort'
     recalibrates = True

@@ -67,9 +67,9 @@ class Exchange(Hook):
 
 @pytest.mark.parametrize('algorithm, kept, sentence', [
     (dict(type='FedBN'), ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked'),
-     'every client keeps its layers; the checkpoint holds their mean over the last cohort'),
+     'every client keeps its layers; the checkpoint holds the mean of those of the last cohort'),
     (dict(type='SiloBN'), ('running_mean', 'running_var', 'num_batches_tracked'),
-     'every client keeps its statistics; the checkpoint holds their mean over the last cohort'),
+     'every client keeps its statistics; the checkpoint holds the mean of those of the last cohort'),
     (dict(type='FedProx', batch_norm='local'), ('weight', 'bias', 'running_mean', 'running_var',
                                                 'num_batches_tracked'), 'every client keeps its layers'),
 ], ids=['FedBN', 'SiloBN', 'FedProx with local layers'])
