@@ -62,7 +62,8 @@ def check_evaluation(dataloader: DataLoader, evaluator) -> str | None:
         return None
     listed = ', '.join(unseen[:10]) + (', …' if unseen[10:] else '')
     return (f'No evaluated image shows {listed}: mIoU is the mean over the other {len(names) - len(unseen)} of '
-            f'{len(names)} classes, unless it is predicted somewhere and counts as 0.')
+            f'{len(names)} classes, unless {"it" if len(unseen) == 1 else "one of them"} is predicted '
+            'somewhere and counts as 0.')
 
 
 def check_model(model: nn.Module, dataset, batch_size: int) -> None:

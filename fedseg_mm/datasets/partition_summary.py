@@ -125,16 +125,17 @@ class PartitionSummary:
         shown = (self.class_counts > 0).any(0)
         if nowhere := np.flatnonzero(shown & ~annotated.any(0)).tolist():
             names = ', '.join(self.class_names[cls] for cls in nowhere)
-            sentences.append(f'No client annotates {names}: the model cannot learn it.')
+            sentences.append(f'No client annotates {names}: the model cannot learn {_them(nowhere)}.')
         if len(absent := np.flatnonzero(~shown).tolist()):
             names = ', '.join(self.class_names[cls] for cls in absent)
-            sentences.append(f'No image shows {names}: the model cannot learn it.')
+            sentences.append(f'No image shows {names}: the model cannot learn {_them(absent)}.')
         if left := len(self.class_counts) - int(sizes.sum()):
             nobodys = np.ones(len(self.class_counts), bool)
             nobodys[self._held] = False
             listed = 'manifest' in self.partition.made_by  # what it leaves out was not looked at
             blank = 0 if listed else int((~self.class_counts[nobodys].any(1)).sum())
-            of_these = f', {blank} because they show no class' if blank else ''
+            number = '' if blank == left else f'{blank} of them '
+            of_these = f', {number}because {"it shows" if blank == 1 else "they show"} no class' if blank else ''
             belong = '1 image belongs' if left == 1 else f'{left} images belong'
             sentences.append(f'{belong} to no client{of_these}.')
         if (sizes == 1).any():
@@ -166,6 +167,10 @@ def number_range(numbers: Iterable[int]) -> str:
     """``5`` or ``5 to 8``."""
     least, most = min(numbers), max(numbers)
     return str(least) if least == most else f'{least} to {most}'
+
+
+def _them(classes: Sequence[int]) -> str:
+    return 'it' if len(classes) == 1 else 'them'
 
 
 def _clients(number: int) -> str:

@@ -38,7 +38,7 @@ def start_of_training(tiny_data, work_dir: Path, **changes) -> dict[str, torch.T
 def sentence_in_log(work_dir: Path) -> str:
     """The line of the run's log that tells what was not loaded; empty if all was."""
     (log, ) = work_dir.glob('*/*.log')
-    lines = [line.split(' - WARNING - ')[1] for line in log.read_text().splitlines() if 'is loaded from the' in line]
+    lines = [line.split(' - WARNING - ')[1] for line in log.read_text().splitlines() if 'are loaded from the' in line]
     assert len(lines) <= 1 and 'do not match exactly' not in log.read_text()
     return lines[0] if lines else ''
 
@@ -118,7 +118,7 @@ def test_the_tools_fine_tune_and_evaluate_it(parallel_zoo, zoo, tiny_data, tmp_p
     for checkpoint in (tmp_path / 'round_1.pth', parallel_zoo):
         done = run_tool('test', config, checkpoint, '--work-dir', tmp_path / 'test')
         assert done.returncode == 0, done.stdout + done.stderr
-        assert 'mIoU' in done.stdout and 'is loaded from the' not in done.stdout
+        assert 'mIoU' in done.stdout and 'are loaded from the' not in done.stdout
 
 
 def test_a_head_of_other_classes_is_skipped_and_named(zoo, tiny_data, tmp_path):

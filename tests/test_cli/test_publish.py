@@ -195,5 +195,5 @@ def test_the_training_s_own_checkpoint_is_evaluated_without_a_warning(fedseg, tm
     """Its projection head is of no use to a test, and no mistake of the user's."""
     evaluate([fedseg.config, str(fedseg.checkpoint), '--work-dir', str(tmp_path)])
     printed = ''.join(capfd.readouterr())
-    assert 'mIoU' in printed and 'What fits is loaded' not in printed and 'projection_head' not in printed
+    assert 'mIoU' in printed and 'are loaded from the' not in printed and 'projection_head' not in printed
     assert 'Loads checkpoint by' not in printed

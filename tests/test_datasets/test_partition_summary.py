@@ -54,9 +54,9 @@ def test_tables():
 
 @pytest.mark.parametrize('clients, batch_size, sentences', [
     ((ClientShard((0, 1), (0, 2)), ClientShard((2, 3, 4), (1, ))), 2,
-     ['1 image belongs to no client, 1 because they show no class.']),
+     ['1 image belongs to no client, because it shows no class.']),
     ((ClientShard((0, 1, 2), (0, 1)), ), 3, ['No client annotates car: the model cannot learn it.',
-                                             '3 images belong to no client, 1 because they show no class.']),
+                                             '3 images belong to no client, 1 of them because it shows no class.']),
     ((ClientShard((0, ), (0, 2)), ClientShard((2, 3), (1, )), ClientShard((1, 4, 5), (0, ))), 4, [
         '1 client holds one image: seen twice per local epoch, with two augmentations, because batch normalisation '
         'cannot train on one image.',
@@ -66,6 +66,11 @@ def test_tables():
 ])
 def test_warnings(clients, batch_size, sentences):
     assert summary(*clients).warnings(batch_size) == sentences
+
+
+def test_classes_that_nobody_annotates():
+    sentences = summary(ClientShard(tuple(range(6)), (0, ))).warnings(2)
+    assert sentences[0] == 'No client annotates road, car: the model cannot learn them.'
 
 
 def test_a_class_that_no_image_shows():
