@@ -337,9 +337,9 @@ def _ended_schedules(file: CheckpointFile, settings: Mapping) -> list[str]:
         name = names[place] if place < len(names) else 'schedule'
         end, turn = state.get('end'), state.get('T_max')
         if isinstance(end, int) and before <= end < rounds:
-            lines.append(f'param_scheduler.{place} ({name}) ends after round {end}, so that the rate stays at its last '
+            lines.append(f'param_scheduler.{place} ({name}) ends after round {end}, so the rate stays at its last '
                          f'value from there to round {rounds}')
         elif isinstance(turn, int) and before <= turn + state.get('begin', 0) < rounds:
-            lines.append(f'param_scheduler.{place} ({name}) has T_max={turn}, so that the rate rises again after round '
+            lines.append(f'param_scheduler.{place} ({name}) has T_max={turn}, so the rate rises again after round '
                          f'{turn + state.get("begin", 0)}')
     return lines

@@ -315,9 +315,9 @@ def test_an_optimizer_or_schedule_of_another_type_is_refused(run, changes, sente
     (dict(type='PolyLR', eta_min=1e-4, end=2, by_epoch=True), 'param_scheduler.0 (PolyLR) ends after round 2, so that '
      'the rate stays at its last value from there to round 4'),
     (dict(type='CosineAnnealingLR', T_max=2, end=9, by_epoch=True), 'param_scheduler.0 (CosineAnnealingLR) has '
-     'T_max=2, so that the rate rises again after round 2'),
+     'T_max=2, so the rate rises again after round 2'),
     (dict(type='MultiStepLR', milestones=[1, 3], by_epoch=True), 'param_scheduler.0 (MultiStepLR) ends after round 2, '
-     'so that the rate stays at its last value from there to round 4')],
+     'so the rate stays at its last value from there to round 4')],
     ids=['warm-up', 'poly', 'cosine', 'steps'])
 def test_a_schedule_that_was_made_for_fewer_rounds(tiny_data, tmp_path, schedule, sentence):
     path = config(tiny_data, tmp_path, param_scheduler=[schedule], **{'train_cfg.max_rounds': 2})
