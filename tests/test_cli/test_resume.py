@@ -312,7 +312,7 @@ def test_an_optimizer_or_schedule_of_another_type_is_refused(run, changes, sente
 
 @pytest.mark.parametrize('schedule, sentence', [
     (dict(type='PolyLR', eta_min=1e-4, end=1, by_epoch=True), None),
-    (dict(type='PolyLR', eta_min=1e-4, end=2, by_epoch=True), 'param_scheduler.0 (PolyLR) ends after round 2, so that '
+    (dict(type='PolyLR', eta_min=1e-4, end=2, by_epoch=True), 'param_scheduler.0 (PolyLR) ends after round 2, so '
      'the rate stays at its last value from there to round 4'),
     (dict(type='CosineAnnealingLR', T_max=2, end=9, by_epoch=True), 'param_scheduler.0 (CosineAnnealingLR) has '
      'T_max=2, so the rate rises again after round 2'),

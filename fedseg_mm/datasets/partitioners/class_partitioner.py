@@ -100,7 +100,7 @@ class ClassPartitioner(Partitioner):
 
     Args:
         num_clients (int, optional): Number of clients K. If it is not a
-            multiple of the number of classes, the classes with most images
+            multiple of the number of classes, the classes with the most images
             get one more. Defaults to None: ``clients_per_class`` says it.
         classes_per_client (int): Annotated classes per client; 1 is non-IID1,
             2 is non-IID2. Defaults to 1.

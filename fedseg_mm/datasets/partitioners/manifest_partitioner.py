@@ -118,7 +118,7 @@ class ManifestPartitioner(Partitioner):
         manifest (str): The file.
 
     Raises:
-        FedSegError: The file is missing or no manifest, names an image or
+        FedSegError: The file is missing or not a manifest, names an image or
             class that the data set does not have, or an image twice.
     """
 

@@ -246,7 +246,7 @@ class BackCELoss(nn.Module):
             In the plain mean, a client of poles has a hundredth of its
             pixels to learn from. Groups are the pixels of each annotated
             class and all unannotated ones; with power :math:`\\gamma`, the
-            loss is the mean of the groups' means, weighed by their shares of
+            loss is the mean of the groups' means, weighted by their shares of
             the pixels to the power :math:`\\gamma`,
 
             .. math::
@@ -255,7 +255,7 @@ class BackCELoss(nn.Module):
                 \\qquad \bar L_g = \frac{1}{|P_g|} \\sum_{j \\in P_g} L_j
 
             so that 1 is the plain mean of the paper, 0 counts all groups
-            alike, and 0.5 weighs classes by the root of their inverse
+            alike, and 0.5 weights classes by the root of their inverse
             frequency. Not in the paper. Defaults to 1.
         balance_over (str): Whether groups are those of the 'batch' or of each
             'image'. Defaults to 'batch'.
