@@ -6,10 +6,15 @@ PYTHON ?= python3
 ENV ?= .venv
 PIP = $(ENV)/bin/python -m pip install --disable-pip-version-check --quiet -c requirements/tested.txt
 
-.PHONY: demo test test-slow bench docs environment clean
+.PHONY: demo silos test test-slow bench docs environment clean
 
 demo: environment
 	$(ENV)/bin/python tools/demo.py
+
+# a server and three sites on this machine, from nothing: the five-minute proof
+silos: environment
+	$(PIP) -e '.[silos]'
+	$(ENV)/bin/python -m fedseg_mm silo demo
 
 test: environment
 	$(ENV)/bin/python -m pytest

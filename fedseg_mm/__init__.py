@@ -1,9 +1,12 @@
 """Federated semantic segmentation for MMSegmentation."""
+import os
+
 from .console import asks_for_help
 from .errors import FedSegError
 from .version import __version__
 
-if not asks_for_help():
+# NVFLARE's processes carry messages: they need no torch
+if not asks_for_help() and 'FEDSEG_MM_RELAY' not in os.environ:
     # first: mmseg cannot be imported on today's stack without it
     from . import compat  # noqa: F401
     # registers everything

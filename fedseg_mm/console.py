@@ -12,6 +12,7 @@ COMMANDS = {
     'partition': ('tools/fed_partition.py', 'show which client holds and annotates what'),
     'gradients': ('tools/fed_gradients.py', "compare the gradients of a method's loss terms with those of all labels"),
     'publish': ('tools/fed_publish.py', "write a checkpoint's segmentor as MMSegmentation's model zoo does"),
+    'silo': ('tools/fed_silo.py', 'train across sites whose images stay where they are'),
     'demo': ('tools/demo.py', 'train the built-in federation with and without BackCE, and compare'),
     'prepare_camvid': ('tools/prepare_camvid.py', "bring the public download of CamVid into MMSegmentation's layout"),
 }

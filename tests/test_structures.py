@@ -4,13 +4,15 @@ import json
 
 import torch
 
-from fedseg_mm.structures import ClientFailure, ClientUpdate
+from fedseg_mm.structures import Broadcast, ClientFailure, ClientUpdate
+from fedseg_mm.structures.messages import pack_tensors
 from tests.conftest import tiny_config
 from tests.test_engine.test_federated_loop import train
 from tests.test_processors.test_differential_privacy import PRIVATE, processor, rounds_of
 
 #: A field that is not listed here may tell of a client's images: think first, then list it here and in docs/privacy.md.
-UPDATE = {'client', 'weights', 'num_images', 'num_steps', 'metrics', 'is_finite', 'extras', 'unshared', 'payload'}
+UPDATE = {'client', 'weights', 'num_images', 'num_steps', 'metrics', 'is_finite', 'extras', 'unshared', 'payload',
+          'seconds'}
 #: Of an update, the numbers in the message, and the groups of tensors.
 MESSAGE = {'client', 'num_images', 'num_steps', 'metrics', 'is_finite', 'processed'}
 GROUPS = {'weights', 'extras', 'payload'}
@@ -27,7 +29,7 @@ def test_an_update_has_these_fields():
     tensors = dict(a=torch.ones(1))
     message = ClientUpdate(1, tensors, 2, 3, dict(loss=1.0), True, tensors, tensors, tensors).to_bytes()
     head = json.loads(message[8:8 + int.from_bytes(message[:8], 'little')])
-    assert set(json.loads(head['__metadata__']['fields'])) == MESSAGE
+    assert set(json.loads(head['__metadata__']['head'])['fields']) == MESSAGE
     assert {name.partition('/')[0] for name in head if name != '__metadata__'} == GROUPS
 
 
@@ -45,3 +47,9 @@ def test_logs_have_these_fields(tiny_data, tmp_path):
     assert {name: line[name] for name in EMPTIED} == EMPTIED
     assert private.train_loop.round_log.scalars() == {}
     assert set(private.train_loop.round_log.flat()) == {'privacy/epsilon', 'privacy/clip'}
+
+
+def test_equal_messages_have_equal_bytes():
+    weights = {f'layer.{index}': torch.full((3, ), float(index)) for index in range(20)}
+    assert len({Broadcast(3, weights).to_bytes() for _ in range(10)}) == 1
+    assert len({pack_tensors(dict(reversed(weights.items()))) for _ in range(5)} | {pack_tensors(weights)}) == 1

@@ -251,6 +251,65 @@ def publish(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+SILO_EXAMPLES = """\
+three machines, in this order:
+  who leads    python tools/fed_silo.py provision federation --sites hospital_a hospital_b --server fed.example.org
+               gives each site its folder federation/sites/NAME, on a way that you trust: it holds a private key
+  the server   python tools/fed_silo.py serve federation/server
+  each site    python tools/fed_silo.py start hospital_a         after its site.yaml names its images
+  the server   python tools/fed_silo.py train CONFIG --kits federation
+
+all of it on this machine, with drawn images:
+  python tools/fed_silo.py demo
+
+Images never leave a site. Sites get weights and the config, and send updates, numbers of pixels and confusion matrices.
+`ACTION --help` says more."""
+
+
+def silo(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = ToolParser(
+        'fed_silo', 'Train across sites whose images stay where they are, over NVFLARE.', SILO_EXAMPLES)
+    actions = parser.add_subparsers(
+        dest='action', required=True, metavar='ACTION', parser_class=argparse.ArgumentParser)
+    action = actions.add_parser('provision', help='make the certificates and startup kits of a federation')
+    action.add_argument('folder', type=Path, help='where the kits go, e.g. federation')
+    action.add_argument('--sites', nargs='+', required=True, metavar='NAME', help='names of the sites')
+    action.add_argument('--server', default='localhost', metavar='HOST',
+                        help="the server's name, by which sites reach it (default: localhost)")
+    action.add_argument('--port', type=int, default=8102, help='the one port of the server (default: 8102)')
+    action = actions.add_parser('serve', help='run the server, until it is stopped')
+    action.add_argument('kit', type=Path, help="the server's startup kit, e.g. federation/server")
+    action = actions.add_parser('start', help='run a site, until it is stopped')
+    action.add_argument('kit', type=Path, help="the site's startup kit, e.g. federation/sites/hospital_a")
+    action.add_argument('--config', type=Path, metavar='FILE', help='what the site has (default: site.yaml in the kit)')
+    action.add_argument('--check', action='store_true', help='only look whether all is right')
+    action = actions.add_parser('train', help='train by a config, at the server')
+    action.add_argument('config', help='config file, as for tools/fed_train.py; its data set and partitioner are the '
+                        "sites' affair")
+    action.add_argument('--kits', type=Path, required=True, metavar='FOLDER', help='what `provision` made')
+    action.add_argument('--work-dir', help='where checkpoints and logs go (default: work_dirs/CONFIG_NAME)')
+    action.add_argument('--resume', nargs='?', const=True, default=False, metavar='FILE',
+                        help='continue from the latest complete checkpoint in the work dir, or from FILE')
+    action.add_argument('--quiet', action='store_true', help='print only warnings and the end of the run')
+    action.add_argument('--once', action='store_true',
+                        help='end where the process is killed, instead of going on from the last checkpoint')
+    add_federated_argument(action)
+    add_common_arguments(action)
+    action.set_defaults(amp=False)
+    action = actions.add_parser('status', help='who is connected, and what runs')
+    action.add_argument('--kits', type=Path, required=True, metavar='FOLDER', help='what `provision` made')
+    action = actions.add_parser('stop', help='stop the server or site that runs here')
+    action.add_argument('kit', type=Path, help='its startup kit')
+    action = actions.add_parser('demo', help='a server and three sites on this machine, in minutes')
+    action.add_argument('--work-dir', default='work_dirs/silos', help='where all files go (default: work_dirs/silos)')
+    action.add_argument('--rounds', type=int, default=6, help='rounds to train (default: 6)')
+    action.add_argument('--port', type=int, default=8102, help='the port of the server (default: 8102)')
+    args = parser.parse_args(_with_flag(sys.argv[1:] if argv is None else argv))
+    if args.action == 'train':
+        args.resume = args.resume or args.resume == ''
+    return args
+
+
 DEMO_EXAMPLES = """\
 20 clients hold 15 drawn street scenes each and annotate one class of ten each: all other pixels are unannotated.
 The same federation is trained twice, side by side and at identical settings: with plain cross-entropy on what is

@@ -1,4 +1,5 @@
 """Federated training of an MMSegmentation model."""
+import argparse
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from fedseg_mm.cli.common import (
     one_sentence_errors,
 )
 from fedseg_mm.config import check_config, federate, warn_of_iterations, warn_of_workers, weight_sources
+from fedseg_mm.config.check import LOADERS
 from fedseg_mm.engine.stop_signals import terminated_as_stopped
 from fedseg_mm.engine.tool_runner import ToolRunner
 from fedseg_mm.errors import DownloadError, Faults, FedSegError
@@ -68,27 +70,41 @@ def _without_a_network(cfg: Config) -> Iterator[None]:
 def main(argv: list[str] | None = None) -> None:
     args = arguments.train(argv)
     with one_sentence_errors('fed_train'):
-        cfg = config_of(args)
-        faults = Faults()
-        with faults:
-            federate(cfg)
-        with faults:
-            check_config(cfg)
-        faults.report()
-        wrapper = type_name(cfg.optim_wrapper.get('type'))
-        if args.amp or (wrapper in AMP and not torch.cuda.is_available()):
-            use_amp(cfg)
-        _check_work_dir(cfg.work_dir)
-        resume, load_from = settle_resume(cfg, args.resume)
-        warn_of_iterations(cfg)
-        warn_of_workers(cfg, ('train_dataloader', 'val_dataloader'))
-        with joined_processes(cfg), terminated_as_stopped(), _without_a_network(cfg):
-            ToolRunner.quiet = args.quiet
-            runner = ToolRunner.from_cfg(cfg)
-            # not in the config, of which the work dir gets a copy: whoever starts the copy does not ask for it
-            runner._resume, runner._load_from = resume, load_from
-            runner.train()
-            if resume and runner.train_loop.started_at >= runner.max_epochs:
-                print_log(f'Nothing left to train: the checkpoint is of round {runner.train_loop.started_at} of '
-                          f'max_rounds={runner.max_epochs}; raise train_cfg.max_rounds to go on.', 'current',
-                          level=logging.WARNING)
+        run(config_of(args), args)
+
+
+def run(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...] = LOADERS[:2]) -> None:
+    """Train by a config.
+
+    Args:
+        cfg (Config): The whole config.
+        args (Namespace): ``resume``, ``amp`` and ``quiet``.
+        loaders (tuple[str]): The dataloaders whose folders must exist.
+
+    Raises:
+        FedSegError: Names all that is wrong with the config, or what has
+            ended the training.
+    """
+    faults = Faults()
+    with faults:
+        federate(cfg)
+    with faults:
+        check_config(cfg, loaders)
+    faults.report()
+    wrapper = type_name(cfg.optim_wrapper.get('type'))
+    if args.amp or (wrapper in AMP and not torch.cuda.is_available()):
+        use_amp(cfg)
+    _check_work_dir(cfg.work_dir)
+    resume, load_from = settle_resume(cfg, args.resume)
+    warn_of_iterations(cfg)
+    warn_of_workers(cfg, loaders)
+    with joined_processes(cfg), terminated_as_stopped(), _without_a_network(cfg):
+        ToolRunner.quiet = args.quiet
+        runner = ToolRunner.from_cfg(cfg)
+        # not in the config, of which the work dir gets a copy: whoever starts the copy does not ask for it
+        runner._resume, runner._load_from = resume, load_from
+        runner.train()
+        if resume and runner.train_loop.started_at >= runner.max_epochs:
+            print_log(f'Nothing left to train: the checkpoint is of round {runner.train_loop.started_at} of '
+                      f'max_rounds={runner.max_epochs}; raise train_cfg.max_rounds to go on.', 'current',
+                      level=logging.WARNING)

@@ -7,7 +7,7 @@ from fedseg_mm.console import as_called
 from fedseg_mm.engine import FederatedTrainLoop
 from fedseg_mm.errors import Faults, FedSegError
 from fedseg_mm.federation import Federation
-from fedseg_mm.registry import ALGORITHMS, build, check_arguments, registered, type_name
+from fedseg_mm.registry import ALGORITHMS, BACKENDS, build, check_arguments, registered, type_name
 from fedseg_mm.validation import check_positive
 
 
@@ -69,8 +69,9 @@ def federate(cfg: Config) -> None:
         federated = federated_section(cfg)
         algorithm = _algorithm(federated)
     faults.report()
-    if cfg.get('val_cfg') and algorithm.val_loop:
-        cfg.val_cfg = dict(type=algorithm.val_loop)
+    backend = registered(BACKENDS, (federated.get('backend') or {}).get('type'))
+    if cfg.get('val_cfg') and (loop := algorithm.val_loop or getattr(backend, 'val_loop', None)):
+        cfg.val_cfg = dict(type=loop)
     cfg.train_cfg.federated = federated
     own = ('FederatedHook', 'RoundProgressHook')
     others = [hook for hook in cfg.get('custom_hooks') or [] if type_name(hook.get('type')) not in own]

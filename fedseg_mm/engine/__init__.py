@@ -1,5 +1,5 @@
 from .amp_optim_wrapper import Float32ResizeAmpOptimWrapper
-from .backends import Backend, LocalBackend
+from .backends import Backend, LocalBackend, NVFlareBackend, SitesPartitioner
 from .client_parallel import ClientParallel
 from .client_state_store import ClientStateStore
 from .clients_val_loop import ClientsValLoop
@@ -15,11 +15,12 @@ from .hooks import (
 from .local_trainer import LocalTrainer
 from .optim_wrapper_constructor import FlatNoDecayConstructor
 from .round_log_processor import RoundLogProcessor
+from .silos_val_loop import SilosValLoop
 from .stop_signals import Stopped
 
 __all__ = [
     'Backend', 'ChannelsLastHook', 'ClientParallel', 'ClientStateStore', 'ClientsValLoop', 'FederatedHook',
     'FederatedTrainLoop', 'FlatNoDecayConstructor', 'Float32ResizeAmpOptimWrapper', 'LocalBackend',
-    'LocalTrainer', 'MeanEvaluationHook', 'RoundLogProcessor', 'RoundLoggerHook', 'RoundProgressHook',
-    'Stopped', 'WholeCheckpointHook'
+    'LocalTrainer', 'MeanEvaluationHook', 'NVFlareBackend', 'RoundLogProcessor', 'RoundLoggerHook', 'RoundProgressHook',
+    'SilosValLoop', 'SitesPartitioner', 'Stopped', 'WholeCheckpointHook'
 ]

@@ -52,13 +52,15 @@ class RoundLog:
         self._start = self._client_start = time.perf_counter()
 
     def add(self, update: ClientUpdate | ClientFailure) -> None:
-        """Note what came back; a client's time is that since the one before."""
+        """Note what came back; a client's time is that since the one before, unless the update says."""
         now = time.perf_counter()
         seconds, self._client_start = round(now - self._client_start, 4), now
         if isinstance(update, ClientFailure):
             self.clients.append(dict(client=update.client, name=self.name_of(update.client), time=seconds, used=False,
                                      reason=update.reason))
             return
+        if update.seconds is not None:
+            seconds = round(update.seconds, 4)
         self.bytes_up += update.num_bytes * self.counts_bytes
         self.clients.append(
             dict(client=update.client, name=self.name_of(update.client), images=update.num_images,

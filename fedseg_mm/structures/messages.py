@@ -12,7 +12,7 @@ from torch import Tensor
 from fedseg_mm.errors import FedSegError
 
 #: The layout of a message's bytes.
-FORMAT = 'fedseg_mm message 1'
+FORMAT = 'fedseg_mm message 2'
 
 
 def num_bytes(tensors: Mapping[str, Tensor]) -> int:
@@ -30,7 +30,8 @@ def _pack(kind: str, fields: Mapping, **groups: Mapping[str, Tensor]) -> bytes:
         if (place := tensor.untyped_storage().data_ptr()) in seen:
             tensors[name] = tensor.clone()
         seen.add(place)
-    return save(tensors, dict(format=FORMAT, kind=kind, fields=json.dumps(fields)))
+    # one entry: of several, the order is another in every process, and equal messages are to have equal bytes
+    return save(tensors, dict(head=json.dumps(dict(format=FORMAT, kind=kind, fields=fields))))
 
 
 def _unpack(kind: str, message: bytes) -> tuple[dict, dict[str, dict[str, Tensor]]]:
@@ -41,11 +42,11 @@ def _unpack(kind: str, message: bytes) -> tuple[dict, dict[str, dict[str, Tensor
     """
     try:
         tensors = load(message)
-        head = json.loads(message[8:8 + int.from_bytes(message[:8], 'little')])['__metadata__']
+        head = json.loads(json.loads(message[8:8 + int.from_bytes(message[:8], 'little')])['__metadata__']['head'])
         if head['format'] != FORMAT or head['kind'] != kind:
             raise FedSegError(f'the message is a {head["kind"]} in the layout {head["format"]!r}, but a {kind} in the '
                               f'layout {FORMAT!r} is needed: use the same version of fedseg_mm at both ends')
-        fields = json.loads(head['fields'])
+        fields = dict(head['fields'])
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, FedSegError):
             raise
@@ -55,6 +56,20 @@ def _unpack(kind: str, message: bytes) -> tuple[dict, dict[str, dict[str, Tensor
         group, _, rest = name.partition('/')
         groups.setdefault(group, {})[rest] = tensor
     return fields, groups
+
+
+def pack_tensors(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors by name as bytes, which :func:`unpack_tensors` reads."""
+    return _pack('Tensors', {}, tensors=tensors)
+
+
+def unpack_tensors(message: bytes) -> dict[str, Tensor]:
+    """Read what :func:`pack_tensors` gave.
+
+    Raises:
+        FedSegError: The bytes are something else.
+    """
+    return _unpack('Tensors', message)[1].get('tensors', {})
 
 
 def check_fits(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor], what: str) -> None:
@@ -161,6 +176,9 @@ class ClientUpdate:
         payload (Mapping[str, Tensor], optional): What update processors have
             made of the change of the weights. Defaults to None: there are
             none.
+        seconds (float, optional): How long the server has waited for it, where
+            clients train side by side; it is not sent. Defaults to None: since
+            the client before.
     """
     client: int
     weights: Mapping[str, Tensor]
@@ -171,6 +189,7 @@ class ClientUpdate:
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     unshared: Mapping[str, Tensor] = field(default_factory=dict)
     payload: Mapping[str, Tensor] | None = None
+    seconds: float | None = None
 
     @property
     def num_bytes(self) -> int:

@@ -111,8 +111,8 @@ def test_what_does_not_fit_the_model_is_refused_by_name(other, sentence):
 
 @pytest.mark.parametrize('spoil', [
     lambda message: b'', lambda message: b'\x80\x04K\x01.', lambda message: message[:-3],
-    lambda message: message.replace(b'fedseg_mm message 1', b'fedseg_mm message 9'),
-    lambda message: message.replace(b'"kind":"Broadcast"', b'"kind":"Broadcasd"'),
+    lambda message: message.replace(b'fedseg_mm message 2', b'fedseg_mm message 9'),
+    lambda message: message.replace(rb'\"Broadcast\"', rb'\"Broadcasd\"'),
     lambda message: b'\xff' * 8 + message[8:]])
 def test_a_message_that_is_none_is_one_sentence(spoil):
     message = Broadcast(0, dict(w=torch.zeros(2))).to_bytes()

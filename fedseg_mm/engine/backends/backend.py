@@ -18,6 +18,8 @@ class Backend(ABC):
     model's weights are there, and then ``train`` once a round.
     """
 
+    #: The validation loop that goes with it, if not the config's.
+    val_loop: str | None = None
     #: Seconds of the last round in which training waited for images.
     waited = 0.0
 

@@ -90,7 +90,7 @@ class LocalBackend(Backend):
         self.federation = federation
         self._check_losses(runner, model, summary)
         check_channels(model, summary.channels)
-        for sentence in summary.warnings(loader['batch_size']):
+        for sentence in self.warnings(summary, loader['batch_size']):
             runner.logger.warning(sentence)
 
         batch_sampler = ClientBatchSampler(federation.shards, loader['batch_size'], federation.local_epochs,
@@ -104,6 +104,10 @@ class LocalBackend(Backend):
         self.stream = ClientStream(clients_view, batch_sampler, num_workers, collate_fn,
                                    **{'pin_memory': torch.cuda.is_available(),
                                       **{key: loader[key] for key in LOADER_KEYS if key in loader}})
+
+    def warnings(self, summary: PartitionSummary, batch_size: int) -> list[str]:
+        """What of the clients' data will hurt the training, a sentence each."""
+        return summary.warnings(batch_size)
 
     def _check_losses(self, runner, model, summary: PartitionSummary) -> None:
         """Refuse losses that fail, and warn of those that learn what nobody knows.

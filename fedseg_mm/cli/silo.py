@@ -1,0 +1,208 @@
+"""Sites whose images stay where they are: kits, server, sites and trainings across them."""
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from prettytable import PrettyTable
+
+from fedseg_mm.cli import arguments
+from fedseg_mm.cli.common import config_of, one_sentence_errors
+from fedseg_mm.console import as_called
+from fedseg_mm.errors import FedSegError
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = arguments.silo(argv)
+    with one_sentence_errors('fed_silo'):
+        try:
+            import nvflare  # noqa: F401
+        except ImportError:
+            raise FedSegError("silos need NVFLARE: pip install 'fedseg_mm[silos]', or in a checkout pip install -e "
+                              '".[silos]" -c requirements/tested.txt') from None
+        globals()[f'_{args.action}'](args)
+
+
+def _provision(args: argparse.Namespace) -> None:
+    from fedseg_mm.silos.kits import provision
+    from fedseg_mm.silos.site_config import TEMPLATE
+    kits = provision(args.folder, args.sites, args.server, args.port)
+    for kit in kits[2:]:
+        (kit / 'site.yaml').write_text(TEMPLATE, encoding='utf-8')
+    tool = as_called('python tools/fed_silo.py')
+    print(f'The kits are in {args.folder}. Each holds a private key: bring sites/NAME to its site on a way that you '
+          'trust, and keep authority/ where nobody else can read it.\n'
+          f'  the server   {tool} serve {args.folder}/server   (sites reach it as {args.server}, port {args.port})\n'
+          f'  each site    {tool} start NAME   once NAME/site.yaml names its images\n'
+          f'  the server   {tool} train CONFIG --kits {args.folder}')
+
+
+@contextmanager
+def _alone(kit: Path) -> Iterator[None]:
+    """Be the one process that runs a kit here.
+
+    Raises:
+        FedSegError: Another one does.
+    """
+    from fedseg_mm.silos import wire
+    file = wire.run_folder(kit) / 'keeper.pid'
+    if (pid := _keeper(kit)) is not None:
+        raise FedSegError(f'{kit} is run already, by the process {pid}: stop that first, with '
+                          f'{as_called("python tools/fed_silo.py")} stop {kit}')
+    file.write_text(f'{os.getpid()} {_born(os.getpid())}', encoding='utf-8')
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _born(pid: int) -> str:
+    """When a process started, which tells it from a later one of the same number; empty if there is none."""
+    try:
+        return Path(f'/proc/{pid}/stat').read_text(encoding='utf-8').rpartition(')')[2].split()[19]
+    except OSError:
+        return ''
+
+
+def _keeper(kit: Path) -> int | None:
+    try:
+        pid, born = (kit / 'run' / 'keeper.pid').read_text(encoding='utf-8').split()
+    except (OSError, ValueError):
+        return None
+    return int(pid) if _born(int(pid)) == born else None
+
+
+def _serve(args: argparse.Namespace) -> None:
+    from fedseg_mm.silos.keep_up import Kept, keep_up
+    from fedseg_mm.silos.kits import kind_of, nvflare_command, write_policy
+    kit = args.kit.resolve()
+    if kind_of(kit) != 'server':
+        raise FedSegError(f'{kit} is the kit of a site: `start` runs it')
+    with _alone(kit):
+        write_policy(kit)
+        print(f'The server runs, until it is stopped; NVFLARE writes to {kit / "run" / "nvflare.log"}.', flush=True)
+        keep_up([Kept('NVFLARE', *nvflare_command(kit), kit / 'run' / 'nvflare.log')])
+
+
+def _start(args: argparse.Namespace) -> None:
+    from fedseg_mm.silos.desk import ANEW
+    from fedseg_mm.silos.keep_up import Kept, keep_up
+    from fedseg_mm.silos.kits import kind_of, nvflare_command, server_of, site_name, write_policy
+    from fedseg_mm.silos.log_watch import TRAINER, LogWatch, nvflare_sentences
+    from fedseg_mm.silos.site_config import SiteConfig
+    kit = args.kit.resolve()
+    if kind_of(kit) != 'site':
+        raise FedSegError(f'{kit} is the kit of the server: `serve` runs it')
+    file = (args.config or kit / 'site.yaml').resolve()
+    config = SiteConfig.read(file)
+    if args.check:
+        print(f'{file} is right.')
+        return
+    with _alone(kit):
+        write_policy(kit)
+        run = kit / 'run'
+        environment = {**os.environ, **({'CUDA_VISIBLE_DEVICES': ''} if config.device == 'cpu' else {})}
+        name, target = site_name(kit), server_of(kit)
+        print(f'The site {name} runs, until it is stopped; the logs are {run / "trainer.log"} and '
+              f'{run / "nvflare.log"}.', flush=True)
+        watches = [LogWatch(run / 'trainer.log', TRAINER),
+                   LogWatch(run / 'nvflare.log', nvflare_sentences(kit, name, target))]
+        trainer = [sys.executable, '-m', 'fedseg_mm.silos.trainer_process', str(kit), str(file)]
+        keep_up([Kept("the site's trainer", trainer, environment, run / 'trainer.log', at_once=ANEW),
+                 Kept('NVFLARE', *nvflare_command(kit), run / 'nvflare.log')], watches)
+
+
+def _train(args: argparse.Namespace) -> None:
+    if args.once:
+        _train_once(args)
+        return
+    words, resume = [word for word in sys.argv[1:] if word != '--once'], False
+    while True:
+        own = [sys.executable, '-m', 'fedseg_mm', *words, *(['--resume'] * resume), '--once']
+        if words[:1] != ['silo']:
+            own.insert(3, 'silo')
+        child = subprocess.Popen(own)
+        before = {number: signal.signal(number, partial(_hand_on, child)) for number in (signal.SIGTERM, signal.SIGINT)}
+        code = child.wait()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if code >= 0:
+            sys.exit(code)
+        # killed, and not by whoever stops a training, which ends by itself then
+        resume = True
+        print(f'fed_silo: the training was ended by {signal.Signals(-code).name}, and goes on from its last '
+              'checkpoint.', file=sys.stderr, flush=True)
+        time.sleep(1.0)
+
+
+def _hand_on(child: subprocess.Popen, number: int, _) -> None:
+    if number != signal.SIGINT:  # which a terminal sends to both
+        child.send_signal(number)
+
+
+def _train_once(args: argparse.Namespace) -> None:
+    from fedseg_mm.cli.train import run
+    from fedseg_mm.silos.kits import sites_of
+    args.config = args.config
+    cfg = config_of(args)
+    sites = sites_of(args.kits / 'server')
+    federated = dict(cfg.get('federated') or {})
+    backend = {key: value for key, value in (federated.get('backend') or {}).items()
+               if key in ('site_timeout', 'client_time_limit')}
+    federated.update(partitioner=dict(type='SitesPartitioner'),
+                     backend=dict(type='NVFlareBackend', kits=str(args.kits.resolve()), **backend))
+    if isinstance(federated.get('clients_per_round'), int) and federated['clients_per_round'] > len(sites):
+        federated['clients_per_round'] = len(sites)  # of a config that was written for more clients
+    cfg.federated = federated
+    run(cfg, args, loaders=())
+
+
+def _status(args: argparse.Namespace) -> None:
+    from nvflare.fuel.flare_api.flare_api import new_secure_session
+
+    from fedseg_mm.silos.job import NAME
+    from fedseg_mm.silos.kits import ADMIN, sites_of
+    sites = sites_of(args.kits / 'server')
+    try:
+        session = new_secure_session(ADMIN, str(args.kits.resolve() / 'admin'), timeout=10.0)
+    except Exception as error:  # NVFLARE's own, of many kinds
+        raise FedSegError(f'the server does not answer ({" ".join(str(error).split())[:120] or type(error).__name__}): '
+                          f'{as_called("python tools/fed_silo.py")} serve {args.kits}/server runs it') from error
+    try:
+        heard = {client.name: client.last_connect_time for client in session.get_connected_client_list()}
+        jobs = {client.get('client_name'): client.get('job_id') for client in session.get_client_job_status() or ()}
+        running = [job for job in session.list_jobs() if job['job_name'] == NAME
+                   and not job['status'].startswith('FINISHED')]
+    finally:
+        session.close()
+    table = PrettyTable(['site', 'connected', 'takes part'])
+    for name in sites:
+        connected = 'no' if name not in heard else f'yes, heard {max(0.0, time.time() - heard[name]):.0f} s ago'
+        table.add_row([name, connected, 'yes' if jobs.get(name) in [job['job_id'] for job in running] else 'no'])
+    print(table)
+    print(f'{"A training runs." if running else "No training runs."}')
+
+
+def _stop(args: argparse.Namespace) -> None:
+    kit = args.kit.resolve()
+    pid = _keeper(kit)
+    if pid is None:
+        raise FedSegError(f'nothing runs {kit} here')
+    os.kill(pid, signal.SIGTERM)
+    until = time.monotonic() + 20
+    while _keeper(kit) is not None and time.monotonic() < until:
+        time.sleep(0.1)
+    if _keeper(kit) is not None:
+        raise FedSegError(f'the process {pid} does not end: kill -9 {pid}')
+    print(f'{kit} is stopped.')
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from fedseg_mm.cli.silo_demo import demo
+    demo(Path(args.work_dir), args.rounds, args.port)

@@ -1,0 +1,431 @@
+"""Clients are sites of their own, each with its images, and NVFLARE carries the messages."""
+import json
+import secrets
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from mmengine.dist import get_world_size
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from fedseg_mm.datasets import ClientShard, Partition, Partitioner, PartitionSummary
+from fedseg_mm.engine.backends.backend import Backend
+from fedseg_mm.errors import Faults, FedSegError
+from fedseg_mm.files import write_json
+from fedseg_mm.registry import BACKENDS, PARTITIONERS
+from fedseg_mm.silos.kits import sites_of
+from fedseg_mm.silos.run_config import class_names, sections_for_sites
+from fedseg_mm.silos.site_link import Output, SiteLink
+from fedseg_mm.structures import Broadcast, ClientFailure, ClientUpdate
+from fedseg_mm.structures.messages import pack_tensors
+from fedseg_mm.validation import check_number
+from fedseg_mm.version import __version__
+
+if TYPE_CHECKING:
+    from fedseg_mm.federation import Federation
+    from fedseg_mm.silos.job import RelayJob
+
+#: Seconds that a message may be under way beside the training itself, under ``client_time_limit``.
+GRACE = 60.0
+
+
+@PARTITIONERS.register_module()
+class SitesPartitioner(Partitioner):
+    """Every site is a client, with the images and classes that its own site.yaml names.
+
+    ``fedseg_mm silo train`` puts it into the config; it goes with
+    :class:`NVFlareBackend` alone.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def make_clients(self, presence, image_names, class_names, rng):
+        raise FedSegError('SitesPartitioner leaves the images to the sites, which only NVFlareBackend reaches: choose '
+                          'another federated.partitioner to train in one place')
+
+
+class _OneRound(Dataset):
+    """What MMEngine takes for the training's data: a round is one iteration, and the images are elsewhere."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.metainfo = dict(classes=tuple(classes))
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+@BACKENDS.register_module()
+class NVFlareBackend(Backend):
+    """Silos over a network: each site trains on its own images, and this process has none.
+
+    NVFLARE brings mutual TLS, certificates, and a policy at every site; its
+    jobs only carry messages between this process and the sites' trainers. A
+    job that ends is submitted again, a site that comes back is taken in
+    again, and a task that was lost on the way is asked for again, with the
+    same result.
+
+    Args:
+        kits (str): The folder that ``fedseg_mm silo provision`` made, with
+            ``server/`` and ``admin/``.
+        site_timeout (float): Seconds without an answer after which a round
+            goes on without a site. Defaults to 120.
+        client_time_limit (float, optional): Seconds after which a site is
+            left out of the round, looked at after each of its steps. Defaults
+            to None: as long as it takes.
+
+    Raises:
+        FedSegError: NVFLARE is not installed, or a value cannot be used.
+    """
+    val_loop = 'SilosValLoop'
+
+    def __init__(self, kits: str, site_timeout: float = 120.0, client_time_limit: float | None = None) -> None:
+        check_number('federated.backend.site_timeout', site_timeout, above=0)
+        if client_time_limit is not None:
+            check_number('federated.backend.client_time_limit', client_time_limit, above=0)
+        self.server, self.admin = Path(kits) / 'server', Path(kits) / 'admin'
+        self.site_timeout, self.client_time_limit = site_timeout, client_time_limit
+        self.names = sites_of(self.server)
+        #: Rounds behind what each client keeps, of those that keep something.
+        self.states: dict[int, int] = {}
+        self._before: dict[int, int] = {}
+        self._checkpointed: tuple[int, ...] = (0, )
+        self._away: set[int] = set()
+        self._closing = threading.Event()
+
+    # --- before training ----------------------------------------------------
+    def setup(self, runner, dataloader: dict, federation: 'Federation') -> None:
+        self._refuse(federation)
+        self.runner, self.federation = runner, federation
+        classes = class_names(dataloader['dataset'])
+        say = runner.logger.info
+        self.job = self.new_job(say)
+        self.links = [SiteLink(name, self.job, self.site_timeout, say) for name in self.names]
+        self.job.start()
+        try:
+            self._wait_for_sites()
+            run = self._run_id()
+            config = sections_for_sites(runner.cfg, runner.cfg.federated, classes, runner.seed)
+            told = self._set_up(run, config)
+            summary = self._summary(classes, told)
+            federation.take_clients(summary)
+        except BaseException:
+            self.job.close()
+            raise
+        self.told = told
+        if all('pixels' in site for site in told):
+            for sentence in summary.warnings(dataloader['batch_size']):
+                runner.logger.warning(sentence)
+        self._loader = DataLoader(_OneRound(classes))
+
+    def new_job(self, say: Callable[[str], None]) -> 'RelayJob':
+        """What carries the messages.
+
+        Args:
+            say (Callable): Logs a sentence.
+
+        Raises:
+            FedSegError: NVFLARE is not installed.
+        """
+        try:
+            from fedseg_mm.silos.job import RelayJob
+        except ImportError as error:
+            raise FedSegError("NVFlareBackend needs NVFLARE: pip install 'fedseg_mm[silos]'") from error
+        return RelayJob(self.server, self.admin, say)
+
+    def _refuse(self, federation: 'Federation') -> None:
+        algorithm = federation.algorithm
+        name = type(algorithm).__name__
+        if get_world_size() > 1:
+            raise FedSegError('NVFlareBackend runs in one process at the server: leave out --launcher')
+        if algorithm.is_bound or algorithm.pools_clients:
+            raise FedSegError(f'{name} is a bound without a federation, which silos are: choose another '
+                              'federated.algorithm, or train in one place')
+        if algorithm.batch_norm.recalibrates:
+            raise FedSegError("batch_norm='recalibrate' goes through the images of the cohort once more, which silos "
+                              "do not do: use 'average', 'local_statistics' or 'local'")
+        if federation.hostile.attacks:
+            raise FedSegError('federated.attacks is for measurements in one place, and no site would follow: leave it '
+                              'out with NVFlareBackend')
+
+    def _wait_for_sites(self) -> None:
+        """Until all sites answer; says for whom it waits."""
+        waited_for, started = None, time.monotonic()
+        while missing := [link.name for link in self.links if not link.is_here()]:
+            if missing != waited_for and time.monotonic() - started > 10:
+                waited_for = missing
+                self.runner.logger.info(f'Waiting for {", ".join(missing)}: `fedseg_mm silo start` runs a site; '
+                                        f'{len(self.links) - len(missing)} of {len(self.links)} sites are here.')
+            time.sleep(0.5)
+
+    def _run_id(self) -> str:
+        """What sites call this run: that of the checkpoint that is resumed, or a new one."""
+        file = Path(self.runner.work_dir) / 'silos.json'
+        if self.runner._resume:
+            source = Path(self.runner._load_from).parent / 'silos.json' if self.runner._load_from else file
+            try:
+                run = json.loads(source.read_text(encoding='utf-8'))['run']
+            except (OSError, ValueError, KeyError) as error:
+                raise FedSegError(f'{source} cannot be read, by which the sites know the run: bring it back, or start '
+                                  'anew from the weights with `load_from=CHECKPOINT`') from error
+        else:
+            run = f'{time.strftime("%Y%m%d_%H%M%S")}_{secrets.token_hex(4)}'
+        write_json(file, dict(run=run))
+        return run
+
+    def _set_up(self, run: str, config: dict) -> list[dict]:
+        """Have all sites build the run; what they tell.
+
+        Raises:
+            FedSegError: Sites cannot; a line for each.
+        """
+        content = [json.dumps(dict(version=__version__, run=run, client=client, clients=len(self.links),
+                                   config=config), sort_keys=True).encode() for client in range(len(self.links))]
+        faults, told = Faults(), []
+        with ThreadPoolExecutor(len(self.links)) as pool:
+            for link, future in [(link, pool.submit(link.set_up, {}, dict(run=one)))
+                                 for link, one in zip(self.links, content)]:
+                try:
+                    told.append(_checked(link.name, json.loads(future.result().content), config))
+                except ConnectionError as error:
+                    faults.add(str(error))
+                except FedSegError as error:
+                    faults.add(f'the site {link.name} cannot take part: {error}')
+        faults.report()
+        return told
+
+    def _summary(self, classes: tuple[str, ...], told: list[dict]) -> PartitionSummary:
+        """What the sites tell, as if it had been found here: a site's pixels are all put on its first image."""
+        shards, counts, start = [], [], 0
+        for name, site in zip(self.names, told):
+            shards.append(ClientShard(tuple(range(start, start + site['images'])),
+                                      tuple(sorted(classes.index(one) for one in site['annotates'])), name,
+                                      site['unannotated']))
+            pixels = np.zeros((site['images'], len(classes) + 2), np.int64)
+            pixels[:1] = [*site.get('pixels', [0] * len(classes)), site.get('unannotated_pixels', 0),
+                          site.get('void', 0)]
+            counts.append(pixels)
+            start += site['images']
+        pixels = np.concatenate(counts)
+        names = [f'{name}/{number}' for name, site in zip(self.names, told) for number in range(site['images'])]
+        partition = Partition(tuple(shards), start, len(classes), dict(type='SitesPartitioner'))
+        return PartitionSummary(partition, names, classes, pixels[:, :-2], pixels[:, -2], pixels[:, -1])
+
+    @property
+    def loader(self) -> DataLoader:
+        return self._loader
+
+    def start(self, runner, federation: 'Federation', rounds: int) -> None:
+        layout = json.dumps({name: [str(tensor.dtype), list(tensor.shape)]
+                             for name, tensor in federation.algorithm.shared_weights.items()}, sort_keys=True)
+        for link, site in zip(self.links, self.told):
+            if site['parameters'] != layout:
+                raise FedSegError(f'{link.name} builds another model of the same config than the server: install the '
+                                  'same versions of mmsegmentation, mmengine and mmcv at both ends')
+        self._checkpointed = (runner.epoch, )
+        self._last_checkpoint = self._named_checkpoint()
+        self._updates = tempfile.TemporaryDirectory(dir=self.server / 'run', prefix='updates_')
+
+    # --- rounds -------------------------------------------------------------
+    def train(self, cohort: Sequence[int], broadcast: Broadcast) -> Iterator[ClientUpdate | ClientFailure]:
+        self._note_checkpoint(broadcast.round)
+        self._before = dict(self.states)
+        away = self._wait_for_enough(cohort)
+        weights, rest = pack_tensors(broadcast.weights), replace(broadcast, weights={}).to_bytes()
+        unshared = pack_tensors(broadcast.unshared) if broadcast.unshared else None
+        self.waited = 0.0
+        self._closing.clear()
+        pool = ThreadPoolExecutor(max(1, len(cohort)))
+        try:
+            futures = {client: pool.submit(self._train_one, client, broadcast.round, weights, rest, unshared)
+                       for client in cohort if client not in away}
+            for client in cohort:  # in this order, which the sums of the aggregator depend on
+                self.runner.call_hook('before_client', client=client)
+                if client in away:
+                    yield ClientFailure(client, f'{self.names[client]} is away')
+                else:
+                    yield self._take(client, futures[client], broadcast)
+        finally:
+            self._closing.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _train_one(self, client: int, round: int, weights: bytes, rest: bytes, unshared: bytes | None) -> tuple:
+        """In a thread of its own: have one site train, and put its update on the disk."""
+        state = self.states.get(client)
+        inputs = dict(weights=weights, rest=rest)
+        if unshared is not None and state is None:
+            inputs['unshared'] = unshared
+        args = dict(round=round, state=state, checkpointed=list(self._checkpointed), time_limit=self.client_time_limit)
+        limit = None if self.client_time_limit is None else self.client_time_limit + GRACE
+        started = time.perf_counter()
+        output: Output = self.links[client].do('train', args, inputs, limit, self._closing)
+        path = Path(self._updates.name) / str(client)
+        path.write_bytes(output.content)
+        return path, bool(output.told.get('kept')), time.perf_counter() - started
+
+    def _take(self, client: int, future: Future, broadcast: Broadcast) -> ClientUpdate | ClientFailure:
+        """A client's update, or why there is none."""
+        try:
+            path, kept, seconds = future.result()
+            content = path.read_bytes()
+            path.unlink()
+            update = ClientUpdate.from_bytes(content, broadcast.weights)
+            self._check(update, client)
+        except ConnectionError as error:
+            self._away.add(client)
+            return ClientFailure(client, str(error))
+        except (FedSegError, KeyError, TypeError, ValueError) as error:
+            return ClientFailure(client, str(error))
+        self._away.discard(client)
+        if kept:
+            self.states[client] = broadcast.round + 1
+        device = next(iter(broadcast.weights.values())).device
+        moved = partial(_moved, device=device)
+        # in the model's own order and layout in memory, as a client in this process would give them
+        weights = {name: torch.empty_like(like).copy_(update.weights[name])
+                   for name, like in broadcast.weights.items() if name in update.weights}
+        return replace(update, weights=weights, extras=moved(update.extras), seconds=seconds,
+                       payload=None if update.payload is None else moved(update.payload))
+
+    def _check(self, update: ClientUpdate, client: int) -> None:
+        """Refuse what is another client's, weighs more than it may, or was not processed.
+
+        Raises:
+            FedSegError: Says what.
+        """
+        name, images = self.names[client], self.told[client]['images']
+        if update.client != client or update.num_images != images:
+            raise FedSegError(f'{name} sends the update of client {update.client} with {update.num_images} images, but '
+                              f'is client {client} with {images}')
+        if update.is_finite and self.federation.processors.processors and update.payload is None:
+            raise FedSegError(f'{name} sends an update that has not been through federated.processors')
+
+    def _wait_for_enough(self, cohort: Sequence[int]) -> set[int]:
+        """Of a cohort, the clients that are away; waits while too few of them are here for a round."""
+        away, said = self._away & set(cohort), False
+        needed = min(self.federation.min_clients, len(cohort))
+        while away:
+            away = {client for client in away if not self.links[client].is_here()}
+            if len(cohort) - len(away) >= needed:
+                break
+            if not said:
+                self.runner.logger.warning(f'{", ".join(self.names[client] for client in sorted(away))} are away, and '
+                                           f'a round needs {needed} of its cohort: waiting for them.')
+                said = True
+            time.sleep(1.0)
+            self.runner.train_loop.stop.check()
+        self._away = (self._away - set(cohort)) | away
+        return away
+
+    # --- evaluation ---------------------------------------------------------
+    def evaluate(self, weights: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+        """Have all sites that can evaluate the global model on their own images.
+
+        Args:
+            weights (Mapping[str, Tensor]): The global model's shared weights.
+
+        Returns:
+            dict[str, np.ndarray]: Name of the site -> pixels by truth and
+            prediction, (C, C).
+        """
+        algorithm = self.federation.algorithm
+        content = pack_tensors(weights)
+        unshared = pack_tensors({name: algorithm.weights[name] for name in algorithm.unshared}) \
+            if algorithm.unshared else None
+        sites = [client for client, site in enumerate(self.told) if site['val_images'] and client not in self._away]
+        found: dict[str, np.ndarray] = {}
+        self._closing.clear()
+        with ThreadPoolExecutor(max(1, len(sites))) as pool:
+            futures = [pool.submit(self.links[client].do, 'evaluate', dict(round=self.runner.epoch), dict(
+                weights=content, **(dict(unshared=unshared) if unshared and client not in self.states else {})),
+                None, self._closing) for client in sites]
+            try:
+                for client, future in zip(sites, futures):
+                    try:
+                        found[self.names[client]] = self._matrix(client, json.loads(future.result().content))
+                    except ConnectionError as error:
+                        self._away.add(client)
+                        self.runner.logger.warning(f'The evaluation goes without {self.names[client]}: {error}')
+                    except (FedSegError, KeyError, TypeError, ValueError) as error:
+                        self.runner.logger.warning(f'The evaluation goes without {self.names[client]}: {error}')
+            finally:
+                self._closing.set()
+        return found
+
+    def _matrix(self, client: int, told: dict) -> np.ndarray:
+        """A site's confusion matrix.
+
+        Raises:
+            FedSegError: It is none.
+        """
+        matrix, classes = np.array(told['matrix']), len(self.federation.summary.class_names)
+        if matrix.shape != (classes, classes) or not np.issubdtype(matrix.dtype, np.integer) or (matrix < 0).any():
+            raise FedSegError(f'{self.names[client]} sends no confusion matrix of {classes} classes')
+        return matrix
+
+    # --- checkpoints --------------------------------------------------------
+    def _named_checkpoint(self) -> tuple[str, int] | None:
+        file = Path(self.runner.work_dir) / 'last_checkpoint'
+        return (file.read_text(), file.stat().st_mtime_ns) if file.is_file() else None
+
+    def _note_checkpoint(self, round: int) -> None:
+        """See whether there is a checkpoint of the rounds so far, whose clients' states sites must then keep."""
+        if (named := self._named_checkpoint()) != self._last_checkpoint:
+            # and of the one before, in case that the last one is damaged
+            self._last_checkpoint, self._checkpointed = named, (*self._checkpointed[-1:], round)
+
+    def state_dict(self) -> dict:
+        return dict(clients=dict(self.states), clients_folder='clients')
+
+    def load_state_dict(self, state: dict) -> None:
+        self.states = {int(client): int(rounds) for client, rounds in state['clients'].items()}
+
+    def abandon_round(self, rounds: int) -> None:
+        self.states = dict(self._before)
+
+    def traffic(self) -> dict[str, tuple[int, int]]:
+        """Bytes that have gone down to each site, and come up from it."""
+        return {link.name: (link.sent, link.received) for link in self.links}
+
+    def close(self) -> None:
+        for name, (down, up) in self.traffic().items():
+            self.runner.logger.info(f'{name}: {down / 1e6:.1f} MB went down and {up / 1e6:.1f} MB came up.')
+        self._updates.cleanup()
+        self.job.close()
+
+
+def _checked(name: str, told: dict, config: Mapping) -> dict:
+    """What a site tells of itself, if it makes sense.
+
+    Raises:
+        FedSegError: It does not; says what.
+    """
+    classes = config['classes']['(']
+    try:
+        numbers = [told['images'], told['val_images'], *told.get('pixels', []), told.get('void', 0),
+                   told.get('unannotated_pixels', 0)]
+        fits = (all(isinstance(number, int) and 0 <= number < 1 << 53 for number in numbers)
+                and told['images'] < 1 << 32 and len(told.get('pixels', classes)) == len(classes)
+                and isinstance(told['parameters'], str) and set(told['annotates']) <= set(classes)
+                and (told['unannotated'] is None or isinstance(told['unannotated'], int)))
+    except (KeyError, TypeError) as error:
+        raise FedSegError(f'{name} does not say what it holds: {error}') from error
+    if not fits:
+        raise FedSegError(f'{name} says of itself what cannot be')
+    return told
+
+
+def _moved(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: tensor.to(device) for name, tensor in tensors.items()}

@@ -1,0 +1,248 @@
+"""What goes wrong between a server and its sites: a sentence each, and nothing is lost."""
+import json
+import random
+import re
+
+import pytest
+
+import fedseg_mm.silos.site_trainer as site_trainer
+from fedseg_mm.errors import FedSegError
+from fedseg_mm.silos import site_link
+from fedseg_mm.silos.site_link import MOST_ENDS, NoWay
+from fedseg_mm.silos.site_trainer import SiteTrainer
+from fedseg_mm.structures import ClientUpdate
+from tests.conftest import assert_same_bits, weights_of
+from tests.test_silos.sites import SITES, DirectJob, make_kits, make_sites, site_yaml
+from tests.test_silos.test_same_bits import across_sites, train
+
+SCAFFOLD = {'federated.algorithm': dict(type='SCAFFOLD')}
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('sites')
+    make_sites(folder)
+    return folder
+
+
+@pytest.fixture
+def kits(data, tmp_path):
+    return make_kits(tmp_path / 'kits', data)
+
+
+@pytest.fixture
+def run(data, kits, tmp_path, monkeypatch):
+    """Train across the sites, by a way to them that may lose messages."""
+
+    def start(name: str = 'work', job: DirectJob | None = None, **changes):
+        return train(across_sites(data, kits, tmp_path / name, monkeypatch, job, **changes))
+
+    return start
+
+
+@pytest.fixture(autouse=True)
+def _without_pauses(monkeypatch):
+    monkeypatch.setattr(site_link, 'PAUSES', (0.01, 0.01))
+
+
+def rounds_of(work_dir) -> list[dict]:
+    return [json.loads(line) for file in sorted(work_dir.glob('*/vis_data/rounds.json'))
+            for line in file.read_text().splitlines()]
+
+
+def reasons(work_dir) -> dict[int, str]:
+    """Round -> why a client's update is missing."""
+    return {line['round']: client['reason'] for line in rounds_of(work_dir) for client in line['clients']
+            if 'reason' in client}
+
+
+def test_lost_questions_and_answers_change_nothing(run, kits, data, tmp_path):
+    run('whole', **SCAFFOLD)
+    lost, rng = [], random.Random(3)
+
+    def lose(site, head, *_):
+        if rng.random() < 0.3:
+            lost.append(head['op'])
+            raise NoWay('lost on the way')
+
+    job = DirectJob(make_kits(tmp_path / 'other_kits', data))
+    job.lose, job.lose_answer = lose, lose
+    run('lossy', job, **SCAFFOLD)
+    assert {'work', 'get', 'put'} <= set(lost)
+    assert_same_bits(weights_of(tmp_path / 'whole' / 'round_3.pth'), weights_of(tmp_path / 'lossy' / 'round_3.pth'))
+    assert not reasons(tmp_path / 'lossy')
+
+
+def test_a_trainer_that_ends_is_set_up_again_and_trains_the_same(run, kits, data, tmp_path):
+    run('whole', **SCAFFOLD)
+    other = make_kits(tmp_path / 'other_kits', data)
+    job = DirectJob(other)
+    ended = []
+
+    def end(site, head, reply):
+        # after it has trained, and kept its state, and before anybody hears of it
+        if head['op'] == 'work' and head['kind'] == 'train' and head['args']['round'] == 1 and site not in ended:
+            ended.append(site)
+            job.begin(other, site)
+            raise NoWay('its trainer is not up')
+
+    job.lose_answer = end
+    run('ended', job, **SCAFFOLD)
+    assert sorted(ended) == sorted(SITES)
+    assert_same_bits(weights_of(tmp_path / 'whole' / 'round_3.pth'), weights_of(tmp_path / 'ended' / 'round_3.pth'))
+
+
+def test_a_trainer_that_always_ends_costs_its_update(run, kits, tmp_path):
+    job = DirectJob(kits)
+
+    def end(site, head, reply):
+        if site == 'north' and head['op'] == 'work' and head['kind'] == 'train' and 'task' in reply:
+            job.begin(kits, site)
+            reply.update(state='running', boot=job.desks[site].boot)
+
+    job.lose_answer = end
+    run(job=job)
+    assert set(reasons(tmp_path / 'work')) == {1, 2, 3}
+    assert f'the trainer of north ended {MOST_ENDS} times in the middle of one task' in reasons(tmp_path / 'work')[1]
+
+
+def test_two_machines_of_one_name_are_noticed(run, kits, tmp_path):
+    job = DirectJob(kits)
+    first = job.desks['north'].boot
+
+    def other(site, head, reply):
+        if site == 'north' and 'boot' in reply and head.get('args', {}).get('round') == 1:
+            job.begin(kits, 'north')
+            reply['boot'] = job.desks['north'].boot
+        elif site == 'north' and head['op'] == 'look':
+            reply['boot'] = first
+
+    job.lose_answer = other
+    run(job=job)
+    assert any(reason.startswith('two machines answer as north: ') for reason in reasons(tmp_path / 'work').values())
+
+
+def test_a_site_that_is_away_is_left_out_and_taken_in_again(run, kits, tmp_path):
+    job, asked = DirectJob(kits), []
+
+    def lose(site, head):
+        round = head.get('args', {}).get('round')
+        asked.append((site, round))
+        away = ('south', 1) in asked and ('south', 2) not in asked and not (round == 0)
+        if site == 'south' and round == 1 or (site == 'south' and head['op'] == 'hello' and away and len(
+                [one for one in asked if one == ('south', None)]) < 3):
+            raise NoWay('the site does not answer')
+
+    job.lose = lose
+    run(job=job, **{'federated.backend.site_timeout': 2.0})
+    assert reasons(tmp_path / 'work') == {2: 'south was not to be reached for 2 s: the site does not answer'}
+    assert len(rounds_of(tmp_path / 'work')) == 3
+
+
+def test_a_run_that_was_interrupted_goes_on_with_what_sites_keep(run, data, kits, tmp_path, monkeypatch):
+    run('whole', **SCAFFOLD)
+    other = make_kits(tmp_path / 'other_kits', data)
+    run('resumed', DirectJob(other), **{**SCAFFOLD, 'train_cfg.max_rounds': 2})
+    cfg = across_sites(data, other, tmp_path / 'resumed', monkeypatch, DirectJob(other), **SCAFFOLD)
+    cfg.resume = True
+    train(cfg)
+    assert_same_bits(weights_of(tmp_path / 'whole' / 'round_3.pth'), weights_of(tmp_path / 'resumed' / 'round_3.pth'))
+    for file in (other / 'sites' / 'north').glob('run/runs/*/clients/*/*.pth'):
+        file.unlink()
+    cfg = across_sites(data, other, tmp_path / 'resumed', monkeypatch, DirectJob(other),
+                       **{**SCAFFOLD, 'train_cfg.max_rounds': 4})
+    cfg.resume = True
+    train(cfg)
+    assert 'north keeps the state of round None, but the server goes on from round 3' in reasons(
+        tmp_path / 'resumed')[4]
+
+
+def test_a_damaged_image_is_named_and_costs_its_sites_update(data, tmp_path, monkeypatch):
+    spoilt = tmp_path / 'data'
+    make_sites(spoilt)
+    kits = make_kits(tmp_path / 'kits', spoilt)
+    job = DirectJob(kits)
+
+    def spoil(site, head):
+        if head['op'] == 'work' and head['kind'] == 'train':
+            (spoilt / 'north' / 'img_dir' / 'train' / '000.png').write_bytes(b'no image')
+
+    job.lose = spoil
+    train(across_sites(spoilt, kits, tmp_path / 'work', monkeypatch, job))
+    assert re.search('the train pipeline fails on the image .*000.png', reasons(tmp_path / 'work')[1])
+
+
+def test_classes_that_the_federation_does_not_have_are_refused_at_the_start(data, tmp_path, monkeypatch):
+    kits = make_kits(tmp_path / 'kits', data, {'south': dict(annotates=['horse'])})
+    with pytest.raises(FedSegError, match='the site south cannot take part: site.yaml says that south annotates horse, '
+                                          "which is not among the federation's classes sky, road, car, tree"):
+        train(across_sites(data, kits, tmp_path / 'work', monkeypatch))
+
+
+def test_another_version_is_refused_at_the_start(run, monkeypatch):
+    monkeypatch.setattr(site_trainer, '__version__', '9.9')
+    with pytest.raises(FedSegError, match='the server has fedseg_mm .*, but north has 9.9: install the same'):
+        run()
+
+
+def test_another_model_of_the_same_config_is_refused_at_the_start(run, monkeypatch):
+    monkeypatch.setattr(SiteTrainer, '_layout', lambda self: '{"head.weight": ["torch.float32", [1]]}')
+    with pytest.raises(FedSegError, match='north builds another model of the same config than the server'):
+        run()
+
+
+@pytest.mark.parametrize('spoil, sentence', [
+    (lambda update: b'no message', 'the message is damaged or is not'),
+    (lambda update: update.to_bytes()[:-8], 'the message is damaged or is not'),
+    (lambda update: ClientUpdate(1 - update.client, update.weights, update.num_images, 1, {}).to_bytes(),
+     'sends the update of client'),
+    (lambda update: ClientUpdate(update.client, update.weights, 10**6, 1, {}).to_bytes(),
+     'with 1000000 images, but is client . with'),
+    (lambda update: ClientUpdate(update.client, dict(list(update.weights.items())[1:]), update.num_images, 1,
+                                 {}).to_bytes(), 'lacks'),
+    (lambda update: ClientUpdate(update.client, {name: tensor * float('nan') if tensor.is_floating_point() else tensor
+                                                 for name, tensor in update.weights.items()}, update.num_images, 1,
+                                 {}).to_bytes(), None)])
+def test_an_update_that_cannot_be_used_costs_its_sites_part_of_the_round(spoil, sentence, run, tmp_path, monkeypatch):
+    whole = SiteTrainer.train
+
+    def spoilt(self, *arguments):
+        content, kept = whole(self, *arguments)
+        return (spoil(ClientUpdate.from_bytes(content)) if self.name == 'south' else content), kept
+
+    monkeypatch.setattr(SiteTrainer, 'train', spoilt)
+    run()
+    assert len(rounds_of(tmp_path / 'work')) == 3
+    if sentence is None:
+        assert not any(client['used'] for line in rounds_of(tmp_path / 'work') for client in line['clients']
+                       if client['name'] == 'south')
+    else:
+        assert re.search(sentence.replace('is not', 'is (not|no)'), reasons(tmp_path / 'work')[1])
+
+
+@pytest.mark.parametrize('matrix', [[[1]], [[-1] * 4] * 4, [['a'] * 4] * 4, None])
+def test_an_evaluation_that_makes_no_sense_is_left_out(matrix, run, tmp_path, monkeypatch, caplog):
+    whole = SiteTrainer.evaluate
+    monkeypatch.setattr(SiteTrainer, 'evaluate', lambda self, *arguments: dict(matrix=matrix) if (
+        self.name == 'south') else whole(self, *arguments))
+    run()
+    log = next((tmp_path / 'work').glob('*/*.log')).read_text()
+    assert 'The evaluation goes without south: ' in log and 'Sites: north mIoU' in log
+
+
+@pytest.mark.parametrize('changes, sentence', [
+    ({'federated.algorithm': dict(type='Centralised')}, 'Centralised is a bound without a federation'),
+    ({'federated.algorithm': dict(type='LocalOnly')}, 'LocalOnly is a bound without a federation'),
+    ({'federated.algorithm': dict(type='FedAvg', batch_norm='recalibrate')}, "batch_norm='recalibrate' goes through"),
+    ({'federated.attacks': [dict(type='SignFlip', share=0.5)]}, 'federated.attacks is for measurements')])
+def test_what_sites_cannot_do_is_refused_at_the_start(changes, sentence, run):
+    with pytest.raises(FedSegError, match=sentence):
+        run(**changes)
+
+
+def test_a_site_tells_no_pixels_that_it_does_not_want_to(data, tmp_path, monkeypatch):
+    kits = make_kits(tmp_path / 'kits', data, {'south': dict(tell=[])})
+    runner = train(across_sites(data, kits, tmp_path / 'work', monkeypatch))
+    told = runner.train_loop.federation.backend.told
+    assert sum(told[0]['pixels']) > 0 and 'pixels' not in told[1] and 'void' not in told[1]
+    assert site_yaml(data, 'south')['val']

@@ -1,0 +1,169 @@
+"""Trainings over NVFLARE, with real certificates and processes."""
+import json
+import time
+
+import pytest
+
+from tests.conftest import assert_same_bits, weights_of
+from tests.test_silos.network import Network
+from tests.test_silos.sites import SITES, make_sites
+from tests.test_silos.test_same_bits import annotated, one_place, train
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('sites')
+    make_sites(folder)
+    return folder
+
+
+@pytest.fixture
+def network(tmp_path, data):
+    pytest.importorskip('nvflare')
+    made = []
+
+    def make(**arguments) -> Network:
+        made.append(Network(tmp_path, data, **arguments))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def test_two_sites_over_nvflare_give_the_bits_of_one_place(network, data, tmp_path):
+    train(one_place(data, tmp_path / 'here', **{
+        'param_scheduler': [], 'train_cfg.max_rounds': 2, 'train_cfg.val_interval': 2}))
+    net = network(changes=annotated(tmp_path / 'here'))
+    net.start_all()
+    training = net.train(2)
+    assert training.wait(150) == 0, net.everything()
+    assert_same_bits(weights_of(tmp_path / 'here' / 'round_2.pth'), weights_of(net.work_dir / 'round_2.pth'))
+    for name in SITES:
+        assert not list(net.site(name).glob('**/*.png'))
+    assert 'Sites: north mIoU' in net.log('train')
+
+
+#: What is killed: a pattern of its command line, and whose kit it is in.
+VICTIMS = {
+    'trainer': (r'trainer_process', 'north'),
+    'job process of a site': (r'worker_process', 'north'),
+    'site': (r'client_train', 'north'),
+    'site with all of its processes': (r'.', 'north'),
+    'job process of the server': (r'runner_process', 'server'),
+    'server': (r'server_train', 'server'),
+    'training': (r'silo train .*--once', None),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('victim', VICTIMS)
+def test_a_run_survives_the_death_of_any_part(victim, network, data, tmp_path):
+    train(one_place(data, tmp_path / 'here', **{
+        'param_scheduler': [], 'train_cfg.max_rounds': 8, 'train_cfg.val_interval': 8}))
+    net = network(changes=annotated(tmp_path / 'here'))
+    net.start_all()
+    training = net.train(8)
+    net.wait_for_round(3)
+    words, whose = VICTIMS[victim]
+    kit = None if whose is None else net.kits / 'server' if whose == 'server' else net.site(whose)
+    started = time.monotonic()
+    net.kill(words, kit)
+    if victim == 'site with all of its processes':
+        time.sleep(3)
+        net.start('north')  # as a service manager does
+    assert training.wait(400) == 0, net.everything()
+    print(f'{victim}: done {time.monotonic() - started:.0f} s after it was killed')
+    rounds = {line['round']: line for line in net.rounds()}
+    assert sorted(rounds) == list(range(1, 9))
+    lost = [(number, client['name'], client['reason']) for number, line in rounds.items()
+            for client in line['clients'] if not client['used']]
+    complete = not lost
+    print('no client was lost in any round' if complete else lost)
+    if complete:
+        assert_same_bits(weights_of(tmp_path / 'here' / 'round_8.pth'), weights_of(net.work_dir / 'round_8.pth'))
+
+
+def submit(net: Network, tmp_path, executor: dict, code: str = '') -> str:
+    """Submit a job of somebody else's, as the administrator; how it ended."""
+    from nvflare.fuel.flare_api.flare_api import new_secure_session
+
+    from fedseg_mm.silos.job import write_job
+    from fedseg_mm.silos.kits import ADMIN
+    job = write_job(tmp_path / 'job')
+    client = job / 'app' / 'config' / 'config_fed_client.json'
+    client.write_text(json.dumps(dict(format_version=2, executors=[dict(tasks=['none'], executor=executor)])))
+    if code:
+        (job / 'app' / 'custom').mkdir()
+        (job / 'app' / 'custom' / 'own.py').write_text(code)
+    session = new_secure_session(ADMIN, str(net.kits / 'admin'), timeout=30.0)
+    try:
+        identity = session.submit_job(str(job))
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            status = session.get_job_status(identity)
+            if status.startswith('FINISHED') or 'FAILED' in status:
+                return status
+            time.sleep(0.5)
+        session.abort_job(identity)
+        return status
+    finally:
+        session.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('own', [False, True], ids=['a class outside the list', 'custom code'])
+def test_a_job_that_is_not_the_relay_is_refused_by_the_site(own, network, tmp_path):
+    net = network()
+    net.serve()
+    net.start('north')
+    wait_for(lambda: 'north is connected to the server' in net.log('north'))
+    ran = tmp_path / 'ran'
+    if own:
+        status = submit(net, tmp_path, dict(path='own.Evil', args={}),
+                        f'import pathlib\npathlib.Path({str(ran)!r}).touch()\nclass Evil:\n    pass\n')
+    else:
+        status = submit(net, tmp_path, dict(path='subprocess.Popen', args=dict(args=['touch', str(ran)])))
+    assert status != 'RUNNING' and 'COMPLETED' not in status
+    time.sleep(3)
+    assert not ran.exists()
+    logs = ''.join(file.read_text(errors='replace') for file in net.kits.glob('**/*log*.txt')) + ''.join(
+        file.read_text(errors='replace') for file in net.kits.glob('**/nvflare.log'))
+    assert ('BYOC not permitted' if own else 'ComponentNotAuthorized') in logs
+    assert not net.pids('touch')
+
+
+@pytest.mark.slow
+def test_a_kit_of_another_federation_does_not_get_in(network, data, tmp_path):
+    net, other = network(), Network(make(tmp_path / 'other'), data)
+    try:
+        kit = other.site('north') / 'startup' / 'fed_client.json'
+        kit.write_text(kit.read_text().replace(str(other.port), str(net.port)))
+        net.serve()
+        other.start('north')
+        wait_for(lambda: 'does not trust' in other.log('north'))
+        assert 'is connected' not in other.log('north')
+        assert "a certificate that" in other.log('north') and 'the kit is of another federation' in other.log('north')
+    finally:
+        other.close()
+
+
+@pytest.mark.slow
+def test_a_server_that_is_not_up_is_said_and_waited_for(network):
+    net = network()
+    net.start('north')
+    wait_for(lambda: 'is not to be reached: it is tried again until it is' in net.log('north'))
+    net.serve()
+    wait_for(lambda: 'north is connected to the server' in net.log('north'))
+
+
+def make(folder):
+    folder.mkdir()
+    return folder
+
+
+def wait_for(condition, seconds: float = 90.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, 'it has not happened'
+        time.sleep(0.2)
