@@ -35,6 +35,17 @@ def command() -> str | None:
     return None
 
 
+#: Actions of `silo` that keep other processes up, for weeks perhaps, or look after them.
+_WITHOUT_TORCH = ('provision', 'serve', 'start', 'status', 'stop')
+
+
+def needs_no_torch() -> bool:
+    """Whether what the user has called neither trains nor evaluates in its own process."""
+    words = getattr(sys, 'argv', None) or ['']
+    called = words[1:] if command() else ['silo', *words[1:]] if Path(words[0]).name == 'fed_silo.py' else []
+    return called[:1] == ['silo'] and called[1:2] != [] and called[1] in _WITHOUT_TORCH
+
+
 def asks_for_help() -> bool:
     """Whether one of the package's own commands is asked what it takes: the answer needs no torch."""
     if not getattr(sys, 'argv', None):  # Python within another program

@@ -13,20 +13,32 @@ from pathlib import Path
 from prettytable import PrettyTable
 
 from fedseg_mm.cli import arguments
-from fedseg_mm.cli.common import config_of, one_sentence_errors
 from fedseg_mm.console import as_called
 from fedseg_mm.errors import FedSegError
 
 
 def main(argv: list[str] | None = None) -> None:
     args = arguments.silo(argv)
-    with one_sentence_errors('fed_silo'):
+    with _one_sentence_errors():
         try:
             import nvflare  # noqa: F401
         except ImportError:
             raise FedSegError("silos need NVFLARE: pip install 'fedseg_mm[silos]', or in a checkout pip install -e "
                               '".[silos]" -c requirements/tested.txt') from None
         globals()[f'_{args.action}'](args)
+
+
+@contextmanager
+def _one_sentence_errors() -> Iterator[None]:
+    """Print what the user can mend, a sentence per fault, and exit with 1; as other tools do, without torch."""
+    try:
+        yield
+    except FedSegError as error:
+        sys.exit('\n'.join(f'fed_silo: {sentence}' for sentence in str(error).splitlines()))
+    except OSError as error:
+        if error.errno is None or error.filename is None:
+            raise
+        sys.exit(f'fed_silo: {os.strerror(error.errno)} ({error.filename})')
 
 
 def _provision(args: argparse.Namespace) -> None:
@@ -147,20 +159,21 @@ def _hand_on(child: subprocess.Popen, number: int, _) -> None:
 
 
 def _train_once(args: argparse.Namespace) -> None:
+    from fedseg_mm.cli.common import config_of, one_sentence_errors
     from fedseg_mm.cli.train import run
     from fedseg_mm.silos.kits import sites_of
-    args.config = args.config
-    cfg = config_of(args)
-    sites = sites_of(args.kits / 'server')
-    federated = dict(cfg.get('federated') or {})
-    backend = {key: value for key, value in (federated.get('backend') or {}).items()
-               if key in ('site_timeout', 'client_time_limit')}
-    federated.update(partitioner=dict(type='SitesPartitioner'),
-                     backend=dict(type='NVFlareBackend', kits=str(args.kits.resolve()), **backend))
-    if isinstance(federated.get('clients_per_round'), int) and federated['clients_per_round'] > len(sites):
-        federated['clients_per_round'] = len(sites)  # of a config that was written for more clients
-    cfg.federated = federated
-    run(cfg, args, loaders=())
+    with one_sentence_errors('fed_silo'):
+        cfg = config_of(args)
+        sites = sites_of(args.kits / 'server')
+        federated = dict(cfg.get('federated') or {})
+        backend = {key: value for key, value in (federated.get('backend') or {}).items()
+                   if key in ('site_timeout', 'client_time_limit')}
+        federated.update(partitioner=dict(type='SitesPartitioner'),
+                         backend=dict(type='NVFlareBackend', kits=str(args.kits.resolve()), **backend))
+        if isinstance(federated.get('clients_per_round'), int) and federated['clients_per_round'] > len(sites):
+            federated['clients_per_round'] = len(sites)  # of a config that was written for more clients
+        cfg.federated = federated
+        run(cfg, args, loaders=())
 
 
 def _status(args: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 """The job that lets messages through: written, submitted, watched and ended by the training's process."""
 import json
+import socket
 import tempfile
 import threading
 import time
@@ -51,6 +52,8 @@ class RelayJob:
         self.sites: frozenset[str] = frozenset()
         self._renew, self._closed = threading.Event(), threading.Event()
         self._session = None
+        self._connections: dict[str, tuple[Path | None, socket.socket]] = {}
+        self._locks: dict[str, threading.Lock] = {}
         self._thread = threading.Thread(target=self._watch, name='relay job', daemon=True)
 
     def start(self) -> None:
@@ -64,6 +67,8 @@ class RelayJob:
             with suppress(OSError):
                 wire.ask(self.socket, dict(op='end'), timeout=5)
         self._thread.join(timeout=30)
+        for site in list(self._connections):
+            self._disconnect(site)
         if self._session is not None:
             with suppress(Exception):
                 self._session.close()
@@ -76,14 +81,33 @@ class RelayJob:
         """
         if self.socket is None:
             raise NoWay('the server is not up')
-        try:
-            reply, content = wire.ask(self.socket, dict(op='ask', site=site, ask=head, timeout=timeout), body,
-                                      timeout + 30)
-        except OSError as error:
-            raise NoWay('the server is not up') from error
+        question = dict(op='ask', site=site, ask=head, timeout=timeout)
+        with self._locks.setdefault(site, threading.Lock()):
+            try:
+                sock = self._connection(site, timeout + 30)
+                wire.send(sock, question, body)
+                reply, content = wire.receive(sock)
+            except OSError as error:
+                self._disconnect(site)
+                raise NoWay('the server is not up') from error
         if 'no_way' in reply:
             raise NoWay(str(reply['no_way']))
         return reply, content
+
+    def _connection(self, site: str, timeout: float) -> socket.socket:
+        """The connection to the job that a site's questions go through, one after the other."""
+        path, sock = self._connections.get(site, (None, None))
+        if sock is None or path != self.socket:
+            self._disconnect(site)
+            path, sock = self.socket, wire.connect(self.socket)  # type: ignore[arg-type]
+            self._connections[site] = path, sock
+        sock.settimeout(timeout)
+        return sock
+
+    def _disconnect(self, site: str) -> None:
+        _, sock = self._connections.pop(site, (None, None))
+        if sock is not None:
+            sock.close()
 
     # --- the thread ---------------------------------------------------------
     def _watch(self) -> None:

@@ -153,5 +153,7 @@ def write_policy(kit: Path) -> None:
 def nvflare_command(kit: Path) -> tuple[list[str], dict[str, str]]:
     """What starts NVFLARE with a kit: the command, and its environment."""
     environment = {**os.environ, 'FEDSEG_MM_RELAY': '1',
+                   # pieces of messages go back to the system when they are freed, instead of leaving holes
+                   'MALLOC_MMAP_THRESHOLD_': '1048576',
                    'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ.get("PATH", "")}'}
     return ['bash', str(kit / 'startup' / 'sub_start.sh'), '--once'], environment

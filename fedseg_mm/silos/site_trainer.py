@@ -23,7 +23,6 @@ from fedseg_mm.errors import FedSegError
 from fedseg_mm.evaluation.confusion_matrix import ConfusionMatrix
 from fedseg_mm.federation import Federation
 from fedseg_mm.models import check_features_once
-from fedseg_mm.registry import BACKENDS, PARTITIONERS
 from fedseg_mm.silos.run_config import check_received, from_json
 from fedseg_mm.silos.site_config import SiteConfig
 from fedseg_mm.structures import Broadcast
@@ -31,7 +30,6 @@ from fedseg_mm.structures.messages import check_fits, unpack_tensors
 from fedseg_mm.version import __version__
 
 
-@PARTITIONERS.register_module()
 class SitePartitioner(Partitioner):
     """All images of this machine for the one client that it is; the others' are elsewhere.
 
@@ -74,7 +72,6 @@ class SitePartitioner(Partitioner):
                      for client in range(self.num_clients))
 
 
-@BACKENDS.register_module()
 class SiteBackend(LocalBackend):
     """The images of one site, for :class:`SiteTrainer`, which trains when it is asked to."""
 
@@ -124,8 +121,8 @@ class SiteTrainer:
         loader = dict(num_workers=self.config.workers, **received['train_dataloader'],
                       dataset=self.config.dataset('train', classes, received['train_pipeline']))
         federated = dict(received['federated'], partitioner=dict(
-            type='SitePartitioner', client=message['client'], num_clients=message['clients'], name=self.name,
-            annotates=self.config.annotates, unannotated=self.config.unannotated), backend=dict(type='SiteBackend'))
+            type=SitePartitioner, client=message['client'], num_clients=message['clients'], name=self.name,
+            annotates=self.config.annotates, unannotated=self.config.unannotated), backend=dict(type=SiteBackend))
         work_dir = self.folder / message['run']
         cfg = Config(dict(
             model=received['model'], optim_wrapper=received['optim_wrapper'], work_dir=str(work_dir),

@@ -1,5 +1,6 @@
 """Trainings over NVFLARE, with real certificates and processes."""
 import json
+import re
 import time
 
 import pytest
@@ -42,6 +43,15 @@ def test_two_sites_over_nvflare_give_the_bits_of_one_place(network, data, tmp_pa
     for name in SITES:
         assert not list(net.site(name).glob('**/*.png'))
     assert 'Sites: north mIoU' in net.log('train')
+    assert 'north is connected to the server' in net.log('north') and 'Training round 2.' in net.log('north')
+    status = net.silo('status', 'status', '--kits', str(net.kits))
+    assert status.wait(60) == 0
+    assert re.search(r'north *\| yes, heard', net.log('status')) and re.search(r'south *\| yes', net.log('status'))
+    again = net.silo('again', 'start', str(net.site('north')))
+    assert again.wait(60) == 1 and 'is run already, by the process' in net.log('again')
+    stop = net.silo('stop', 'stop', str(net.site('north')))
+    assert stop.wait(60) == 0 and net.processes['north'].wait(5) == 0
+    assert not net.pids('trainer_process', net.site('north'))
 
 
 #: What is killed: a pattern of its command line, and whose kit it is in.
