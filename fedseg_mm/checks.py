@@ -1,4 +1,4 @@
-"""What is looked at before anything is trained."""
+"""Checks of model and images before anything is trained."""
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -61,8 +61,9 @@ def check_evaluation(dataloader: DataLoader, evaluator) -> str | None:
     if not labelled or not unseen:
         return None
     listed = ', '.join(unseen[:10]) + (', …' if unseen[10:] else '')
-    return (f'No evaluated image shows {listed}: the mean is over the other {len(names) - len(unseen)} of {len(names)} '
-            'classes, or counts 0 for it where it is predicted.')
+    return (f'No evaluated image shows {listed}: mIoU is the mean over the other {len(names) - len(unseen)} of '
+            f'{len(names)} classes, unless {"it" if len(unseen) == 1 else "one of them"} is predicted '
+            'somewhere and counts as 0.')
 
 
 def check_model(model: nn.Module, dataset, batch_size: int) -> None:
@@ -84,7 +85,7 @@ def check_model(model: nn.Module, dataset, batch_size: int) -> None:
         faults.add(f'the data set has {classes} classes, but at most {UNANNOTATED} fit beside the labels for '
                    'unannotated and void pixels')
     if classes < 2:
-        faults.add(f'the data set has one class, {dataset.metainfo["classes"][0]}, which leaves nothing to tell it '
+        faults.add(f'the data set has one class, {dataset.metainfo["classes"][0]}, and nothing to tell it apart '
                    "from: name the rest too, as in metainfo=dict(classes=('background', "
                    f'{dataset.metainfo["classes"][0]!r})), write 0 for it into the masks, and set num_classes=2')
     _check_heads(model, classes, faults)
@@ -102,11 +103,11 @@ def _check_heads(model: nn.Module, classes: int, faults: Faults) -> None:
             continue
         key = f'model.{name}'
         if isinstance(module, PointHead) and any(isinstance(loss, BackCELoss) for loss in module.modules()):
-            faults.add(f'{key} is a PointHead, whose labels are points and not maps: give it another loss than '
+            faults.add(f'{key} is a PointHead, whose labels are points and not maps: give it a loss other than '
                        'BackCELoss')
         if module.ignore_index not in (VOID, None):
             faults.add(f'{key}.ignore_index is {module.ignore_index}, but void pixels have the label {VOID}: leave it '
-                       'out; a class that is not to be trained becomes void by the data set (reduce_zero_label, or '
+                       'out; to keep a class out of the training, make it void in the data set (reduce_zero_label, or '
                        'metainfo.classes without it)')
         if isinstance(module, STDCHead):
             continue
@@ -114,7 +115,7 @@ def _check_heads(model: nn.Module, classes: int, faults: Faults) -> None:
             faults.add(f'{key} has num_classes={module.num_classes}, but the data set has {classes} classes: set '
                        f'{key}.num_classes={classes}')
         elif module.out_channels == 1 and classes != 2:
-            faults.add(f'{key}.out_channels=1 tells two classes apart, but there are {classes}: leave it out')
+            faults.add(f'{key}.out_channels=1 only tells two classes apart, but there are {classes}: leave it out')
     for name, head, loss in head_losses(model):
         key, kind = f'model.{name}', type(loss).__name__
         if isinstance(head, STDCHead):
@@ -138,7 +139,7 @@ def _check_sizes(model: nn.Module, dataset, faults: Faults) -> None:
     preprocessor = model.data_preprocessor
     padded = None
     if type(preprocessor) is BaseDataPreprocessor:  # MMEngine's, where the config has none
-        faults.add('the model has no data_preprocessor, so that images are neither normalised nor padded to one size: '
+        faults.add('the model has no data_preprocessor, so images are neither normalised nor padded to one size: '
                    "set model.data_preprocessor=dict(type='SegDataPreProcessor', mean=[...], std=[...], size=(height, "
                    f'width), pad_val=0, seg_pad_val={VOID})')
     if isinstance(preprocessor, SegDataPreProcessor):
@@ -150,8 +151,8 @@ def _check_sizes(model: nn.Module, dataset, faults: Faults) -> None:
             faults.add('model.data_preprocessor has no `size`, to which images of a batch are padded: set '
                        "model.data_preprocessor.size to the train pipeline's crop size")
         if preprocessor.seg_pad_val != VOID:
-            faults.add(f'model.data_preprocessor.seg_pad_val is {preprocessor.seg_pad_val}, which would make a class '
-                       f'of the padding: set it to {VOID}, void')
+            faults.add(f'model.data_preprocessor.seg_pad_val is {preprocessor.seg_pad_val}, which would turn padding '
+                       f'into a class: set it to {VOID}, void')
     for part in plain_datasets(dataset):
         crop = None
         for transform in part.pipeline.transforms:
@@ -164,10 +165,10 @@ def _check_sizes(model: nn.Module, dataset, faults: Faults) -> None:
                 fill = transform.pad_val.get('seg')
             if fill is not None and fill != VOID:
                 faults.add(f'{type(transform).__name__} of the train pipeline pads labels with {fill}, which would '
-                           f'make a class of the padding: set its seg_pad_val (or pad_val.seg) to {VOID}, void')
+                           f'turn padding into a class: set its seg_pad_val (or pad_val.seg) to {VOID}, void')
         if crop and padded and (padded[0] < crop[0] or padded[1] < crop[1]):
             faults.add(f'model.data_preprocessor.size is {tuple(padded)}, but images are cropped to {crop}, and '
-                       f'smaller ones could not be joined with them in a batch: set the size to {crop}')
+                       f'smaller ones could not share a batch with them: set the size to {crop}')
 
 
 def check_channels(model: nn.Module, channels: np.ndarray | None) -> None:

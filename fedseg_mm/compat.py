@@ -23,7 +23,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from fedseg_mm.errors import FedSegError
+from fedseg_mm.errors import DownloadError, FedSegError
 from fedseg_mm.files import atomic_write
 
 __all__ = ['load_weights_only', 'restore_history', 'to_plain']
@@ -51,7 +51,7 @@ class _MissingOps(ModuleType):
 
         def missing_op(*args, **kwargs):
             raise FedSegError(f'the compiled op `{name}` is not part of mmcv-lite: use a model without it, or replace '
-                              'mmcv-lite by the full mmcv (`pip uninstall mmcv-lite`, `pip install mmcv==2.1.0`)')
+                              'mmcv-lite with the full mmcv (`pip uninstall mmcv-lite`, `pip install mmcv==2.1.0`)')
 
         return missing_op
 
@@ -145,20 +145,19 @@ def _is_pickle(source: str) -> bool:
 
 @contextmanager
 def _weights_only(source: str) -> Iterator[None]:
-    """Allow the few data types of MMEngine's files, and tell in one sentence why a file is refused."""
+    """Allow the few data types of MMEngine's files, and say in one sentence why a file is refused."""
     try:
         with torch.serialization.safe_globals(_safe_globals()):
             yield
     except URLError as error:
-        raise FedSegError(f'{source} cannot be downloaded ({error.reason}): put the file into '
-                          f'{torch.hub.get_dir()}/checkpoints, or do without it, with --cfg-options load_from=None, '
-                          'model.pretrained=None or model.backbone.init_cfg=None') from error
+        raise DownloadError(f'{source} cannot be downloaded ({error.reason}): put the file into '
+                            f'{torch.hub.get_dir()}/checkpoints') from error
     except pickle.UnpicklingError as error:
         asked = re.search(r'GLOBAL ([\w.]+)', str(error))
         if asked is not None and _is_pickle(source):
             raise FedSegError(f'the checkpoint {source} is refused: it asks for `{asked[1]}`, which could run code; '
                               'only weights are loaded (re-save it with weights and plain metadata)') from error
-        raise FedSegError(f'the checkpoint {source} cannot be read: it is damaged, is no checkpoint, or carries '
+        raise FedSegError(f'the checkpoint {source} cannot be read: it is damaged, is not a checkpoint, or carries '
                           'code instead of weights') from error
     except Exception as error:  # the unpickler may raise anything on a file that is no pickle
         raise FedSegError(f'the checkpoint {source} cannot be read: it is damaged or cut off') from error
@@ -177,7 +176,7 @@ def load_weights_only(filename: str, map_location=None, mmap: bool = False) -> d
             Defaults to False.
 
     Raises:
-        FedSegError: The file is missing, is no checkpoint, or asks for code.
+        FedSegError: The file is missing, is not a checkpoint, or asks for code.
     """
     path = Path(filename).expanduser()
     if not path.is_file():
@@ -188,8 +187,8 @@ def load_weights_only(filename: str, map_location=None, mmap: bool = False) -> d
         checkpoint = torch.load(path, map_location=map_location, weights_only=True,
                                 mmap=mmap and zipfile.is_zipfile(path))
     if not isinstance(checkpoint, dict):
-        raise FedSegError(f'{filename} is no checkpoint: it holds a {type(checkpoint).__name__} instead of weights by '
-                          'name')
+        raise FedSegError(f'{filename} is not a checkpoint: it holds a {type(checkpoint).__name__} instead of weights '
+                          'by name')
     return checkpoint
 
 
@@ -235,14 +234,14 @@ def _what_did_not_fit(report: str) -> str:
             others.append(f'the model lacks {line[len(UNEXPECTED):]}')
         else:
             others.append(line.strip())
-    return f'What fits is loaded from the checkpoint, and the rest is skipped: {"; ".join(shapes + others)}.'
+    return f'Weights that fit are loaded from the checkpoint, and the rest is skipped: {"; ".join(shapes + others)}.'
 
 
 def _report_in_one_sentence(message, logger=None, level=logging.INFO) -> None:
     """``print_log`` for MMEngine's checkpoints; also what it only prints goes into the run's log."""
     if isinstance(message, str) and message.startswith(MISFIT):
-        message, logger = _what_did_not_fit(message), logger or 'current'
-    print_log(message, logger, level)
+        message = _what_did_not_fit(message)
+    print_log(message, logger or 'current', level)
 
 
 def _load_checkpoints_safely() -> None:

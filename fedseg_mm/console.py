@@ -8,12 +8,12 @@ COMMANDS = {
     'train': ('tools/fed_train.py', 'train a segmentor with federated learning'),
     'test': ('tools/test.py', 'evaluate a checkpoint'),
     'init': ('tools/fed_init.py', 'look at a folder of images and masks, and write the config that trains on it'),
-    'report': ('tools/fed_report.py', 'write a page with curves, classes and clients of runs'),
+    'report': ('tools/fed_report.py', 'write a page with the curves, classes and clients of runs'),
     'partition': ('tools/fed_partition.py', 'show which client holds and annotates what'),
     'gradients': ('tools/fed_gradients.py', "compare the gradients of a method's loss terms with those of all labels"),
     'publish': ('tools/fed_publish.py', "write a checkpoint's segmentor as MMSegmentation's model zoo does"),
     'silo': ('tools/fed_silo.py', 'train across sites whose images stay where they are'),
-    'demo': ('tools/demo.py', 'train the embedded federation with and without BackCE, and compare'),
+    'demo': ('tools/demo.py', 'train the built-in federation with and without BackCE, and compare'),
     'prepare_camvid': ('tools/prepare_camvid.py', "bring the public download of CamVid into MMSegmentation's layout"),
 }
 #: What --cfg-options takes.

@@ -10,6 +10,10 @@ class FedSegError(ValueError):
     """
 
 
+class DownloadError(FedSegError):
+    """Weights that a config names are on the internet, which this machine does not reach."""
+
+
 class Faults:
     """Collects sentences, so that all that is wrong is reported at once.
 

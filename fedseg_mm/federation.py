@@ -158,7 +158,7 @@ class Federation:
             self.processors.privacy.check(self)
             if self.hostile.collude:
                 raise FedSegError('federated.attacks: clients that collude know the updates of others, which '
-                                  'DifferentialPrivacy keeps for the server: leave out one of the two')
+                                  'DifferentialPrivacy reveals only to the server: leave out one of the two')
         if self.processors.needs_equal_weights and any(
                 algorithm.update_weight(ClientUpdate(0, {}, images, 1, {})) != 1 for images in (1, 2)):
             raise FedSegError('federated.processors: noise protects a client only where every update counts alike, but '

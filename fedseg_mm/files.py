@@ -10,8 +10,8 @@ from pathlib import Path
 def atomic_write(path: str | Path, durable: bool = False) -> Iterator[Path]:
     """Give a path to write to, and put the file into its place when it is written.
 
-    Nobody ever sees half of it, also if the writer is killed; the folder is
-    made.
+    Nobody ever sees half of it, even if the writer is killed; the folder is
+    created.
 
     Args:
         path (str or Path): Its place.

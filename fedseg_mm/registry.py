@@ -1,4 +1,4 @@
-"""Registries of what a federated config builds, and a forgiving builder."""
+"""Registries of what a federated config builds, and a builder that explains mistakes."""
 import difflib
 import inspect
 
@@ -84,7 +84,7 @@ def check_arguments(cls: type, arguments: dict, where: str) -> None:
 
 
 def build(registry: Registry, cfg: dict, where: str):
-    """Build ``cfg`` and tell a wrong type or key in one sentence.
+    """Build ``cfg`` and report a wrong type or key in one sentence.
 
     Args:
         registry (Registry): Where ``cfg['type']`` is registered.

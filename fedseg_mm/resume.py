@@ -1,4 +1,4 @@
-"""What it means to go on: from which checkpoint, and which settings then count.
+"""Resuming: from which checkpoint a run goes on, and which settings count then.
 
 Nothing here changes a file.
 """
@@ -109,7 +109,7 @@ def named_checkpoint(path: str) -> CheckpointFile:
     """
     file = read_checkpoint(path)
     if zipfile.is_zipfile(path) and not is_whole(file.path):
-        raise FedSegError(f'the checkpoint {path} cannot be resumed, because it is damaged: bring back a copy, or '
+        raise FedSegError(f'the checkpoint {path} cannot be resumed, because it is damaged: restore a copy, or '
                           'name another one')
     return file
 
@@ -177,11 +177,11 @@ def latest_checkpoint(cfg: Mapping, work_dir: str, quiet: bool = False) -> Check
     if chosen is None:
         if paths:
             raise FedSegError(f'no checkpoint in {paths[-1].parent} can be resumed: {paths[-1].name} is damaged '
-                              'or cut off and no other is whole: bring back a copy, or train anew without --resume')
+                              'or cut off and no other is whole: restore a copy, or start again without --resume')
         if named:
             raise FedSegError(f'{work_dir}/last_checkpoint names {named}, which is not in '
-                              f'{checkpoint_folder(cfg, work_dir)}: bring it back, or remove last_checkpoint to train '
-                              'anew')
+                              f'{checkpoint_folder(cfg, work_dir)}: restore it, or remove last_checkpoint to start '
+                              'again')
         return None
     if not quiet:
         later = paths[paths.index(chosen.path) + 1:] + [path for path in paths if path.name == named]
@@ -314,7 +314,7 @@ def differences(file: CheckpointFile, settings: Mapping) -> list[str]:
         else:
             lines.append(f'{change}, which takes effect')
     if len(lines) > MOST_LINES:
-        lines[MOST_LINES:] = [f'{len(lines) - MOST_LINES} further settings differ']
+        lines[MOST_LINES:] = [f'{len(lines) - MOST_LINES} more settings differ']
     return lines + _ended_schedules(file, settings)
 
 
@@ -337,9 +337,9 @@ def _ended_schedules(file: CheckpointFile, settings: Mapping) -> list[str]:
         name = names[place] if place < len(names) else 'schedule'
         end, turn = state.get('end'), state.get('T_max')
         if isinstance(end, int) and before <= end < rounds:
-            lines.append(f'param_scheduler.{place} ({name}) ends after round {end}, so that the rate stays at its last '
+            lines.append(f'param_scheduler.{place} ({name}) ends after round {end}, so the rate stays at its last '
                          f'value from there to round {rounds}')
         elif isinstance(turn, int) and before <= turn + state.get('begin', 0) < rounds:
-            lines.append(f'param_scheduler.{place} ({name}) has T_max={turn}, so that the rate rises again after round '
+            lines.append(f'param_scheduler.{place} ({name}) has T_max={turn}, so the rate rises again after round '
                          f'{turn + state.get("begin", 0)}')
     return lines

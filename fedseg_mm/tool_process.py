@@ -57,7 +57,7 @@ class ToolProcess:
         """
         code = self.process.returncode
         if code is not None and code < 0:
-            raise FedSegError(f'{self.title} was ended by signal {-code} (9: perhaps for lack of memory); {after_kill} '
+            raise FedSegError(f'{self.title} was ended by signal {-code} (9 often means out of memory); {after_kill} '
                               f'(all of its output is in {self.log})')
         if code:
             last = (self.log.read_text(errors='replace').strip().splitlines() or ['no output'])[-1]

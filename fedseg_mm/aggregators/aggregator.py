@@ -1,4 +1,4 @@
-"""What every aggregator is: how the updates of a cohort become one."""
+"""Base of the aggregators: how the updates of a cohort become one."""
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 
@@ -66,7 +66,7 @@ class Aggregator(ABC):
 
     @abstractmethod
     def result(self, reuse: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Hand out the combination and start anew.
+        """Return the combination and start over.
 
         Args:
             reuse (dict[str, Tensor], optional): Tensors of the same names and
@@ -77,7 +77,7 @@ class Aggregator(ABC):
         """
 
     def discard(self) -> None:
-        """Forget what was added, of a round that comes to nothing."""
+        """Discard what was added in a round that failed."""
         if self.total:
             self.result()
 

@@ -25,8 +25,8 @@ class NormClippedMean(WeightedMean):
     it does not tell malicious clients from honest ones. A change so long that
     its length overflows counts as no change.
 
-    Memory: updates are folded as they arrive, so that one set of tensors is
-    held, and a second one only while a length is measured.
+    Memory: updates are folded in as they arrive, so only one set of tensors
+    is held, and a second one while a length is measured.
 
     Args:
         max_norm (float): M, the greatest length of an update's change, above

@@ -96,6 +96,6 @@ class WeightedMean(Aggregator):
 
     def result(self, reuse: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         if self.total == 0:
-            raise ValueError('there is no mean of no update')
+            raise ValueError('no update was added: there is no mean')
         mean, self._mean, self.total = self._mean, reuse or {}, 0.0
         return mean

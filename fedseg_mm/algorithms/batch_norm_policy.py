@@ -1,4 +1,4 @@
-"""What becomes of batch normalisation in a federation: the policies that every algorithm can have."""
+"""How a federation treats batch normalisation: the policies that every algorithm can use."""
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -8,11 +8,11 @@ from fedseg_mm.registry import BATCH_NORM_POLICIES
 class BatchNormPolicy:
     """A choice of ``federated.algorithm.batch_norm``; the global model has usable statistics with any of them."""
 
-    #: For the log and the checkpoint, after "Batch normalisation:".
+    #: For the log, after "Batch normalisation:", and for the checkpoint, which is resumed with the same words alone.
     description: str
-    #: Whether the statistics are computed anew after every round, over the images of its cohort.
+    #: Whether the statistics are recomputed after every round, over the images of its cohort.
     recalibrates = False
-    #: Whether it makes no difference to a model without batch normalisation, which whoever chose it wants to know.
+    #: Whether it makes no difference to a model without batch normalisation, which the user should be told.
     changes_nothing_without_layers = True
 
     def is_shared(self, name: str, module: nn.Module) -> bool:

@@ -11,14 +11,14 @@ from fedseg_mm.registry import ALGORITHMS
 class Centralised(FedAvg):
     """No federation: one model is trained on the images of all clients of the partition.
 
-    A round is ``local_epochs`` passes over all of them; the optimizer starts
-    each round anew.
+    A round is ``local_epochs`` passes over all of them; the optimizer is
+    reset in each round.
 
     Args:
         labels (str): 'full', every image with all its labels, or 'masked',
-            every image as its client annotated it, which shows what the
-            missing labels cost apart from the federation; give heads
-            BackCELoss for it. Defaults to 'full'.
+            every image as its client annotated it, which shows the cost of
+            missing labels without that of the federation; use BackCELoss
+            in the heads with it. Defaults to 'full'.
         kwargs: Arguments of :class:`FedAvg`.
 
     Raises:

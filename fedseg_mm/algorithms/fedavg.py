@@ -43,13 +43,13 @@ class FedAvg:
 
     #: The validation loop that the method needs, if not the config's.
     val_loop: str | None = None
-    #: What federation it is; there from setup on.
+    #: The federation, known from setup on.
     federation: FederationInfo
     #: Whether all clients' images are in one place: it is a bound, and nothing is sent.
     pools_clients = False
     #: Whether it is a bound that a federation is compared with: no update is sent.
     is_bound = False
-    #: Whether it keeps state for each parameter that learns, from the start on.
+    #: Whether it keeps state for each trainable parameter, from the start.
     keeps_state = False
     #: Whether it works on what the model's classifier takes and gives (``context.maps``).
     reads_maps = False
@@ -66,9 +66,9 @@ class FedAvg:
         self.processors = ProcessorPipeline()
         #: The global model, shared and unshared weights alike.
         self.weights: dict[str, Tensor] = {}
-        #: Names of the shared parameters that learn.
+        #: Names of the shared trainable parameters.
         self.trained: list[str] = []
-        #: Names of the shared weights whose change update processors work on: what learns, and floating point buffers.
+        #: Names of the shared weights that update processors work on: trainable ones, and floating point buffers.
         self.processed: list[str] = []
         #: Names of the parameters and buffers that clients keep to themselves.
         self.unshared: list[str] = []
@@ -77,7 +77,7 @@ class FedAvg:
 
     # --- before training ----------------------------------------------------
     def setup(self, model: nn.Module, federation: FederationInfo) -> None:
-        """Learn what federation this is, and set the model up; before the optimizer is built."""
+        """Take note of the federation and set the model up, before the optimizer is built."""
         self.federation = federation
         self.aggregator = federation.make_aggregator()
         self.processors = federation.processors
@@ -108,23 +108,23 @@ class FedAvg:
         """Notice, before a round, which parameters a hook has frozen or thawed since.
 
         Raises:
-            FedSegError: A parameter learns now for which the method keeps no
-                state.
+            FedSegError: A parameter is trainable now for which the method keeps
+                no state.
         """
         before = set(self.trained)
         self._note_trained(model)
         if self.keeps_state and (thawed := [name for name in self.trained if name not in before]):
-            raise FedSegError(f'{thawed[0]} and {len(thawed) - 1} further parameters were frozen when the training '
-                              f'began and learn now, but {type(self).__name__} keeps state for what learned then: have '
-                              'them learn from the start, or end the training here and start another from its '
-                              'checkpoint with load_from')
+            raise FedSegError(f'{thawed[0]} and {len(thawed) - 1} other parameters were frozen when training '
+                              f'began and are trainable now, but {type(self).__name__} keeps state only for what was '
+                              'trainable then: make them trainable from the start, or end the training here and '
+                              'start another from its checkpoint with load_from')
 
     def warnings(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> list[str]:
-        """What speaks against the method with this optimizer and model, a sentence each, before the first round."""
+        """Warnings about the method with this optimizer and model, one sentence each, before the first round."""
         if self.batch_norm.changes_nothing_without_layers and not any(
                 isinstance(module, _BatchNorm) for module in model.modules()):
-            return [f'{type(self).__name__} treats batch normalisation in a way of its own, but the model has none: '
-                    "the run equals one with batch_norm='average'."]
+            return [f'{type(self).__name__} treats batch normalisation specially, but the model has none: '
+                    "the run is the same as with batch_norm='average'."]
         return []
 
     @property
@@ -134,7 +134,7 @@ class FedAvg:
 
     @property
     def remedy(self) -> str:
-        """What may help where no update is finite, for the message."""
+        """Advice for the message when no update is finite."""
         return 'lower the learning rate or clip gradients (optim_wrapper.clip_grad)'
 
     @property
@@ -177,7 +177,7 @@ class FedAvg:
 
     # --- at the server ------------------------------------------------------
     def broadcast(self, round: int, hyperparameters: Sequence[Mapping[str, float]] = ()) -> Broadcast:
-        """What every client of the cohort receives.
+        """The broadcast that every client of the cohort receives.
 
         Args:
             round (int): The round, from 0.
@@ -205,7 +205,7 @@ class FedAvg:
             self._unshared_mean.add(update.unshared, weight)
 
     def discard_round(self) -> None:
-        """Forget the updates of a round that comes to nothing."""
+        """Discard the updates of a failed round."""
         self.aggregator.discard()
         self._unshared_mean.discard()
 

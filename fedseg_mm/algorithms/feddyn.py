@@ -1,4 +1,4 @@
-"""FedDyn: each client's objective is bent so that its optimum becomes the global one."""
+"""FedDyn: a term added to each client's objective moves its optimum to the global one."""
 from collections.abc import Mapping
 
 import torch

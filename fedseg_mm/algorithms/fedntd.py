@@ -1,4 +1,4 @@
-"""FedNTD: what the client's labels do not say, the local model goes on saying as the global model does."""
+"""FedNTD: about the classes that labels leave open, the local model keeps the global model's predictions."""
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,9 +13,9 @@ from fedseg_mm.validation import check_number
 
 
 def not_true_classes(labels: Tensor, annotates: Tensor) -> Tensor:
-    """Of every pixel the classes that its label does not say anything about, among themselves.
+    """The classes of every pixel between which its label does not decide.
 
-    Of an annotated pixel, all but its own class, as in FedNTD; of an
+    For an annotated pixel, all but its own class, as in FedNTD; for an
     unannotated one, the classes that the client does not annotate: its label
     says that it is one of these, but not which.
 
@@ -44,7 +44,7 @@ class FedNTD(FedAvg):
     with :math:`N_j` the not-true classes of a pixel
     (:func:`not_true_classes`). BackCE leaves free how an unannotated pixel's
     probability is divided among the absent classes, and a client's few steps
-    then forget what other clients taught; this term keeps it. The global
+    then forget what other clients taught; this term preserves it. The global
     model runs in evaluation mode on the same augmented images; both are
     compared at the classifier's resolution.
 

@@ -59,11 +59,11 @@ class FedSeg(FedAvg):
     evaluation mode, sees all of its images once, augmented as in training:
     the mean embedding of each class in each image becomes a prototype
     (:func:`image_prototypes`). A pixel's class is its annotation, or where it
-    is unannotated the class of which the global model is sure. Then every
+    is unannotated the class that the global model is sure of. Then every
     step adds two terms of :class:`~fedseg_mm.models.PixelContrastLoss`: one
-    with annotated pixels as anchors, one with all pixels of whose class the
-    global model is sure, each with the class that it names; void and padding
-    are never among them. Embeddings are those of a projection head on the map
+    with annotated pixels as anchors, one with all pixels whose class the global
+    model is sure of, each with that class; void and padding are never among
+    them. Embeddings are those of a projection head on the map
     that enters the decode head, as in the authors' network, so that the
     contrast shapes the backbone's features and leaves their decoding to the
     head; it is trained and averaged like the rest and not needed for
@@ -75,7 +75,7 @@ class FedSeg(FedAvg):
             method is FedAvg. Defaults to 1.
         temperature (float): :math:`\tau`, above 0. Defaults to 0.07.
         max_anchors (int): Anchors per batch and term. Defaults to 4096.
-        threshold (float): Probability from which on the global model is sure,
+        threshold (float): Probability from which the global model counts as sure,
             from 0 to 1. Defaults to 0.8.
         start_round (int): First round with contrast, from 0. Defaults to 1,
             which leaves out the very first.
@@ -84,8 +84,8 @@ class FedSeg(FedAvg):
         features (str): What the projection head sits on: 'head_input', the
             map that enters the decode head, or 'classifier_input', what
             enters its classifier. Defaults to 'head_input'.
-        pseudo_anchors (str): Anchors of the second term: 'all' pixels of
-            whose class the global model is sure, or the 'unannotated' ones
+        pseudo_anchors (str): Anchors of the second term: 'all' pixels whose
+            class the global model is sure of, or the 'unannotated' ones
             among them. Defaults to 'all'.
         prototypes (str): 'image', a prototype per class and image, or 'mean',
             one per class. Defaults to 'image'.
@@ -141,15 +141,15 @@ class FedSeg(FedAvg):
             features, parameter = PixelFeatures(model), next(model.parameters())
             if features.num_logits != self.federation.num_classes:
                 raise FedSegError(f'{type(features.head).__name__} has {features.num_logits} logits for '
-                                  f'{self.federation.num_classes} classes, but FedSeg needs one for each')
+                                  f'{self.federation.num_classes} classes, but FedSeg needs one per class')
             seed = derive_seed(self.federation.seed, 'projection head')
             channels = (features.channels if self.features == 'classifier_input' else
                         head_input_channels(features.head))
             try:
                 projection = ProjectionHead(channels, self.embedding_channels, seed, self.projection_norm_cfg)
             except (KeyError, TypeError, ValueError, AssertionError) as error:
-                raise FedSegError(f'federated.algorithm.projection_norm_cfg={self.projection_norm_cfg!r} makes no norm '
-                                  f'layer for {channels} channels: {reason(error)}') from error
+                raise FedSegError(f'federated.algorithm.projection_norm_cfg={self.projection_norm_cfg!r} cannot '
+                                  f'make a norm layer for {channels} channels: {reason(error)}') from error
             model.projection_head = projection.to(parameter.device)
 
     def surveys(self, round: int) -> bool:

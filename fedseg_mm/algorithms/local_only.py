@@ -12,8 +12,8 @@ from fedseg_mm.registry import ALGORITHMS
 class LocalOnly(FedAvg):
     """No federation: every client trains a model of its own, from the same start and in the same rounds.
 
-    An evaluation is one of every client's model, and its figures are their
-    mean and spread (:class:`~fedseg_mm.engine.ClientsValLoop`). The models
+    An evaluation covers every client's model, and its figures are their mean
+    and spread (:class:`~fedseg_mm.engine.ClientsValLoop`). The models
     are kept on disk, in ``clients/`` of the work dir. The global model, which
     a checkpoint holds, stays the initial one.
     """

@@ -18,14 +18,14 @@ class MOON(FedAvg):
         {e^{\mathrm{sim}(z, z_{glob}) / \tau} + e^{\mathrm{sim}(z, z_{prev}) / \tau}}
 
     MOON contrasts one vector per image. For dense prediction, z is the mean
-    over all pixels of what enters the classifier: every pixel's embedding is
-    what a class is decided from, so that the mean says of the whole image
-    what MOON's penultimate layer says of it; no layer is added, and the
-    model stays the one that the other methods train.
+    over all pixels of what enters the classifier: each pixel's class is
+    decided from its embedding, so the mean describes the whole image as
+    MOON's penultimate layer does; no layer is added, and the model is the
+    one that the other methods train.
 
     The previous model of a client, kept on disk, is the one that it sent
-    last; before that there is nothing to be contrasted with, and the term,
-    whose gradient would be zero, is left out. Global and previous model run
+    last; before that there is nothing to contrast with, and the term, whose
+    gradient would be zero, is left out. Global and previous model run
     in evaluation mode.
 
     Args:

@@ -1,4 +1,4 @@
-"""Unannotated pixels are taught the class, among those that they may be, of which the global model is sure."""
+"""Unannotated pixels are taught the class that the global model is sure of, among those that they may be."""
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,15 +20,15 @@ class PseudoLabels(FedAvg):
         \qquad \hat y_j = \arg\max_{c \notin C_i} q^{glob}_j(c)
 
     with S the unannotated pixels at which the global model's probability of
-    :math:`\hat y_j`, among the absent classes, reaches the threshold. That
-    the pixel is none of the client's own classes is known, so none of them
-    can be named. The global model runs in evaluation mode on the same
+    :math:`\hat y_j`, among the absent classes, reaches the threshold. The
+    pixel is known to be none of the client's own classes, so none of them can
+    be chosen. The global model runs in evaluation mode on the same
     augmented images; both are compared at the classifier's resolution.
 
     Args:
         loss_weight (float): :math:`\lambda`, at least 0; with 0 the method is
             FedAvg. Defaults to 0.5.
-        threshold (float): Probability from which on the global model is sure,
+        threshold (float): Probability from which the global model counts as sure,
             from 0 to 1. Defaults to 0.8.
         start_round (int): First round with pseudo-labels, from 0. Defaults
             to 1.

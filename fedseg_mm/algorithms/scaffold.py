@@ -21,7 +21,7 @@ class SCAFFOLD(FedAvg):
         c &\leftarrow c + \frac{1}{N} \sum_{k \in S} (c_k^+ - c_k)
 
     with :math:`c_k^+` the mean of the gradients that the client's losses gave
-    on its way, as they enter the optimizer (clipped, without weight decay).
+    along the way, as they enter the optimizer (clipped, without weight decay).
     The paper's option II infers it from how far the client moved, which is
     wrong under momentum; its option I takes another pass over the data. The
     cohort is averaged uniformly. A client keeps :math:`c_k` on disk, the size

@@ -23,7 +23,7 @@ class ALIE(Attack):
     the attackers need on their side for a majority. The paper estimates both
     from the attackers' own updates; here they know those of the honest
     clients, which is the stronger attack. In small cohorts the equation gives
-    a z near zero, below which it is not let fall.
+    a z near zero; it is never taken below zero.
 
     Args:
         z (float, optional): z, at least 0. Defaults to None: by the equation.

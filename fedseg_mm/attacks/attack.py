@@ -1,4 +1,4 @@
-"""What every attack is: what hostile clients send, or learn from, instead of the truth."""
+"""Base of the attacks: what hostile clients send, or learn from, instead of the truth."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -27,7 +27,7 @@ class HonestUpdates:
 
 
 class Attack:
-    """Hostile clients of one kind, an entry of ``federated.attacks`` in a config; made to measure a defence.
+    """Hostile clients of one kind, an entry of ``federated.attacks`` in a config, for measuring a defence.
 
     An attack overrides one of three: :meth:`alter`, which changes what a
     client sends; :meth:`craft`, where the clients collude and know what the

@@ -65,7 +65,7 @@ class HostileClients:
             wanted = round(attack.share * len(names))
             if not wanted:
                 raise FedSegError(f'federated.attacks: {type(attack).__name__} with share={attack.share:g} makes none '
-                                  f'of {len(names)} clients hostile: raise it, or name clients')
+                                  f'of the {len(names)} clients hostile: raise it, or list clients')
             for _, client in zip(range(wanted), order):
                 self.attack_of[client] = attack
 
@@ -73,7 +73,7 @@ class HostileClients:
         """Who attacks and how, for the console."""
         kinds = [f'{type(attack).__name__} by {", ".join(names[client] for client in own)}' for attack in self.attacks
                  if (own := sorted(client for client, one in self.attack_of.items() if one is attack))]
-        return f'Hostile clients, as federated.attacks asks for: {"; ".join(kinds)}.'
+        return f'Hostile clients, as set in federated.attacks: {"; ".join(kinds)}.'
 
     # --- at the client ------------------------------------------------------
     def relabel(self, client: int) -> tuple[int, ...] | None:

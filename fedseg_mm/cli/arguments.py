@@ -25,7 +25,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """MMSegmentation's arguments that training and testing share."""
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
-                        help='launcher of several processes (default: none, one process)')
+                        help='launcher for several processes (default: none, one process)')
     # torch.distributed.launch passes it
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
@@ -35,7 +35,7 @@ def add_data_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--data', metavar='FILE',
                         help='train and evaluate the config on other data: a config file with `train_dataloader`, '
                         '`val_dataloader` and so on, e.g. configs/_base_/datasets/camvid_512x512.py, which replace '
-                        "those of the config; the heads' num_classes follow the data; also together with --federated")
+                        "those of the config; the heads' num_classes follow the data; can be combined with --federated")
 
 
 def add_federated_argument(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +76,7 @@ def train(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--work-dir', help='where checkpoints and logs go (default: work_dirs/CONFIG_NAME)')
     parser.add_argument('--resume', nargs='?', const=True, default=False, metavar='FILE',
                         help='continue from the latest complete checkpoint in the work dir, or from FILE; the result '
-                        'equals that of a run without the interruption')
+                        'is that of an uninterrupted run')
     parser.add_argument('--amp', action='store_true',
                         help='mixed precision on a GPU: bfloat16 where the GPU has it, else float16')
     parser.add_argument('--quiet', action='store_true',
@@ -114,7 +114,7 @@ def test(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--work-dir', help='where figures go, as JSON (default: work_dirs/CONFIG_NAME)')
     parser.add_argument('--out', help='folder for the predicted label maps, as PNG')
     parser.add_argument('--show', action='store_true', help='show predictions in a window, painted over the images')
-    parser.add_argument('--show-dir', help='folder for painted predictions of all test images')
+    parser.add_argument('--show-dir', help='folder for predictions of all test images, painted over them')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows each image (default: 2)')
     parser.add_argument('--per-client', action='store_true',
                         help="evaluate also on every client's training images: all classes, those that it annotates, "
@@ -132,7 +132,7 @@ examples:
   for a GPU          python tools/fed_init.py data/mine --model deeplabv3 --out my_config.py
 
 The folder holds images in images/ and masks in masks/ (or img_dir and ann_dir, JPEGImages and SegmentationClass, …),
-both with train/ and val/ below them or without; without, lists beside the config keep every fifth image for
+both with train/ and val/ below them or without; without, lists beside the config set every fifth image aside for
 evaluation. A mask has the name of its image, with another ending such as .png or _mask.png, one class index per pixel,
 and 255 for void. Nothing in the folder is changed."""
 
@@ -177,8 +177,8 @@ examples:
   train on it        python tools/fed_train.py CONFIG --cfg-options \\
                          federated.partitioner=work_dirs/CONFIG/partition.json
 
-Into the work dir go partition.json, the manifest of each client's images and annotated classes; partition.png, a
-picture of clients and classes; and with --show, clients.png: images of each client with the labels that it is given,
+The work dir gets partition.json, the manifest of each client's images and annotated classes; partition.png, a picture
+of clients and classes; and with --show, clients.png: images of each client with the labels that it is given,
 unannotated pixels hatched. A config's federated.partitioner takes the manifest's path, here or on another machine with
 the same data set; a manifest may also be written by hand."""
 
@@ -204,10 +204,11 @@ examples:
   client by client   python tools/fed_gradients.py CONFIG CHECKPOINT --clients
 
 Every client computes the gradients of its first batches in the checkpoint's next round, and takes no step. They are
-taken with respect to the weights that make the classifier's input, or what FedSeg contrasts if that is earlier: all
-terms of all methods reach these. "All labels" is the gradient of the model's own losses if the client's other pixels
-were annotated too: what a term should be like. A cosine of 1 means the same direction, 0 unrelated, and negative
-opposed. A term whose gradient is many times as long as the others' outweighs them: choose its weight accordingly."""
+taken with respect to the weights that produce the classifier's input, or what FedSeg contrasts if that is earlier, on
+which all terms of all methods depend. "All labels" is the gradient of the model's own losses if the client's other
+pixels were annotated too: what a term should resemble. A cosine of 1 means the same direction, 0 unrelated, and
+negative opposed. A term whose gradient is many times as long as the others' outweighs them: choose its weight
+accordingly."""
 
 
 def gradients(argv: list[str] | None = None) -> argparse.Namespace:
@@ -310,14 +311,14 @@ def silo(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 DEMO_EXAMPLES = """\
-20 clients hold 15 drawn street scenes each and annotate one class of ten: every other pixel of theirs is unannotated.
+20 clients hold 15 drawn street scenes each and annotate one class of ten each: all other pixels are unannotated.
 The same federation is trained twice, side by side and at identical settings: with plain cross-entropy on what is
 annotated, and with BackCE, which knows that an unannotated pixel is one of the other classes. The scenes are drawn in
 memory; nothing is downloaded. The configs are configs/fedavg/upernet_streetscenes_noniid1_{ce,backce}.py."""
 
 
 def demo(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = ToolParser('demo', 'Train the embedded federation with and without BackCE, and compare.', DEMO_EXAMPLES)
+    parser = ToolParser('demo', 'Train the built-in federation with and without BackCE, and compare.', DEMO_EXAMPLES)
     parser.add_argument('--work-dir', default='work_dirs/demo', help='where all files go (default: work_dirs/demo)')
     parser.add_argument('--rounds', type=int, help='rounds to train (default: as in the configs)')
     return parser.parse_args(argv)

@@ -37,9 +37,9 @@ def config_of(args: argparse.Namespace) -> Config:
     return cfg
 
 
-#: Seconds after which a process gives up another one.
+#: Seconds after which a process stops waiting for another.
 PATIENCE = 7200
-#: What may be wrong with a folder or a disk; other errors of the system are none of the user's.
+#: What may be wrong with a folder or a disk; other errors of the system are not the user's to fix.
 DISK_ERRORS = {
     errno.ENOSPC: 'free some space', errno.EDQUOT: 'free some space', errno.EFBIG: 'use another disk',
     errno.EROFS: 'name another folder', errno.EACCES: 'name a folder that you may write to',
@@ -55,7 +55,7 @@ def _what_the_disk_said(error: OSError) -> str:
 
 @contextmanager
 def one_sentence_errors(tool: str) -> Iterator[None]:
-    """Print what the user can mend, a sentence per fault, and exit with 1."""
+    """Print what the user can fix, one sentence per fault, and exit with 1."""
     try:
         yield
         sys.stdout.flush()

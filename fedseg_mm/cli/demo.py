@@ -1,4 +1,4 @@
-"""The demo: what FedSeg's BackCE does, on the embedded data set, in minutes on a CPU."""
+"""The demo: what FedSeg's BackCE does, on the built-in data set, in minutes on a CPU."""
 import json
 import os
 import sys

@@ -101,7 +101,7 @@ def compare(args: argparse.Namespace, work_dir: str) -> None:
         sum(getattr(client, name) for client in clients) for name in ('unannotated', 'pseudo_labelled', 'right'))
     if labelled:
         print(f'Pseudo-labels: {100 * labelled / unannotated:.0f} % of the unannotated pixels have one, '
-              f'{100 * right / labelled:.0f} % of which are right.')
+              f'and {100 * right / labelled:.0f} % of these are right.')
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -28,8 +28,8 @@ def main(argv: list[str] | None = None) -> None:
                     file.write_text('\n'.join(names) + '\n', encoding='utf-8')
         with atomic_write(out) as file:
             file.write_text(text, encoding='utf-8')
-        print(f'Images       {found.root / found.images / found.train}: {len(found.names)} that end in '
-              f'{found.img_suffix}, masks in {found.masks} that end in {found.seg_map_suffix}')
+        print(f'Images       {found.root / found.images / found.train}: {len(found.names)} ending in '
+              f'{found.img_suffix}, masks in {found.masks}/ ending in {found.seg_map_suffix}')
         print('Labels       ' + ', '.join(f'{"void" if value == VOID else value} ({100 * share:.1f} %)'
                                           for value, share in found.shares.items()))
         if not found.train:

@@ -9,8 +9,9 @@ from fedseg_mm.cli.common import (
     config_of,
     one_sentence_errors,
 )
-from fedseg_mm.config import check_data_folders, federated_section
+from fedseg_mm.config import check_data_folders, federated_section, warn_of_workers
 from fedseg_mm.datasets import partition_dataset
+from fedseg_mm.datasets.partition_summary import number_range
 from fedseg_mm.engine.federated_loop import build_federation
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.validation import check_positive
@@ -27,9 +28,10 @@ def main(argv: list[str] | None = None) -> None:
         check_data_folders(cfg, ('train_dataloader', ))
         federation = build_federation(federated)
         if not cfg.get('train_dataloader'):
-            raise FedSegError(f'{args.config} has no `train_dataloader`, whose data set could be partitioned')
+            raise FedSegError(f'{args.config} has no `train_dataloader` with a data set to partition')
         init_default_scope(cfg.get('default_scope', 'mmseg'))
         loader = cfg.train_dataloader
+        warn_of_workers(cfg, ('train_dataloader', ))
         dataset = DATASETS.build(loader.dataset)
         summary = partition_dataset(dataset, federation.partitioner, loader.get('num_workers', 0))
         federation.take_clients(summary)
@@ -37,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
         print(summary.class_table())
         print(f'Partition {summary.partition.hash[:12]}: {len(summary.partition)} clients, '
               f'{summary.num_images.sum()} of {len(summary.image_names)} images, '
-              f'{summary.num_images.min()} to {summary.num_images.max()} per client.')
+              f'{number_range(summary.num_images)} per client.')
         for sentence in summary.warnings(loader.get('batch_size', 1)):
             print(f'Warning: {sentence}')
         manifest, picture = (Path(cfg.work_dir) / name for name in ('partition.json', 'partition.png'))

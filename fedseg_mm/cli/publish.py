@@ -76,8 +76,8 @@ def target_path(source: Path, out: Path | None, digest: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise FedSegError(f'--out {out}: {folder} cannot be a folder, as it is a file or lies in one; name a folder, '
-                          'or a file ending in .pth') from None
+        raise FedSegError(f'--out {out}: {folder} cannot be a folder, because it is a file or lies in one; name a '
+                          'folder, or a file ending in .pth') from None
     except OSError as error:
         raise FedSegError(f'the folder {folder} cannot be made: {error.strerror}') from error
     return folder / f'{stem}-{digest[:8]}.pth'
@@ -91,7 +91,7 @@ def write(path: Path, content: bytes) -> None:
     """
     if path.exists():
         if not path.is_file() or path.read_bytes() != content:
-            raise FedSegError(f'{path} exists and is another file: move it away, or name another with --out')
+            raise FedSegError(f'{path} exists with other content: move it away, or name another with --out')
         return
     try:
         with atomic_write(path) as file:

@@ -1,4 +1,4 @@
-"""A page that shows what runs have come to."""
+"""A page that shows the results of runs."""
 import os.path as osp
 from pathlib import Path
 

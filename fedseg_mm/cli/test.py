@@ -29,7 +29,7 @@ from fedseg_mm.config import check_data_folders, evaluator_dicts, federated_sect
 from fedseg_mm.config.check import plain_datasets_of
 from fedseg_mm.datasets import PartitionSummary, partition_dataset
 from fedseg_mm.engine.federated_loop import build_federation
-from fedseg_mm.engine.hooks import PredictionSamplesHook
+from fedseg_mm.engine.hooks import PredictionSamplesHook, SegmentorWeightsHook
 from fedseg_mm.engine.tool_runner import ToolRunner
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.evaluation import ConfusionMatrix, keep_class_iou, write_matrix
@@ -87,8 +87,8 @@ def check_image_names(dataset, args: argparse.Namespace) -> None:
             path = dataset.get_data_info(i)['img_path']
             first = seen.setdefault(name_of[option](path), path)
             if first != path:
-                raise FedSegError(f'{option} names files after images, but {first} and {path} would share one: rename '
-                                  'one of the images, or test one folder at a time '
+                raise FedSegError(f'{option} names files after images, but {first} and {path} would share a name: '
+                                  'rename one of the images, or test one folder at a time '
                                   '(test_dataloader.dataset.data_prefix)')
 
 
@@ -142,7 +142,7 @@ def prepare_clients(cfg: Config, state: dict, args: argparse.Namespace) -> tuple
             checkpoint.
     """
     if args.tta:
-        raise FedSegError('--per-client cannot be joined with --tta: leave one of them out')
+        raise FedSegError('--per-client cannot be combined with --tta: leave one of them out')
     federation = build_federation(federated_section(cfg))
     check_data_folders(cfg, ('train_dataloader', ))
     wanted = copy.deepcopy(cfg.train_dataloader.dataset)
@@ -196,6 +196,7 @@ def main(argv: list[str] | None = None) -> None:
                 model = model.module
             else:  # several pipelines per image
                 unseen = check_evaluation(runner.test_dataloader, runner.test_loop.evaluator)
+            runner.register_hook(SegmentorWeightsHook())
             check_image_names(runner.test_dataloader.dataset, args)
             content = CheckpointLoader.load_checkpoint(args.checkpoint, 'cpu')
             state = content.get('federated') or {}

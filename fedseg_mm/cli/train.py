@@ -1,6 +1,8 @@
 """Federated training of an MMSegmentation model."""
 import argparse
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -14,16 +16,18 @@ from fedseg_mm.cli.common import (
     joined_processes,
     one_sentence_errors,
 )
-from fedseg_mm.config import check_config, federate, warn_of_iterations
+from fedseg_mm.config import check_config, federate, warn_of_iterations, warn_of_workers, weight_sources
 from fedseg_mm.config.check import LOADERS
 from fedseg_mm.engine.stop_signals import terminated_as_stopped
 from fedseg_mm.engine.tool_runner import ToolRunner
-from fedseg_mm.errors import Faults, FedSegError
+from fedseg_mm.errors import DownloadError, Faults, FedSegError
 from fedseg_mm.registry import type_name
 from fedseg_mm.resume import settle_resume
 
 #: Mixed precision: what --amp takes, and MMEngine's own.
 AMP = ('Float32ResizeAmpOptimWrapper', 'AmpOptimWrapper')
+
+
 def use_amp(cfg: Config) -> None:
     """Train in mixed precision, if there is a GPU."""
     if not torch.cuda.is_available():
@@ -51,6 +55,16 @@ def _check_work_dir(work_dir: str) -> None:
             raise
         raise FedSegError(f'the work dir {work_dir} cannot be made ({error.strerror}): name another with --work-dir'
                           ) from error
+
+
+@contextmanager
+def _without_a_network(cfg: Config) -> Iterator[None]:
+    """Say with which options a training does without weights that cannot be downloaded."""
+    options = ' '.join(f'{key}=None' for key in weight_sources(cfg))
+    try:
+        yield
+    except DownloadError as error:
+        raise FedSegError(f'{error}, or do without pretrained weights: --cfg-options {options}') from error
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -83,7 +97,8 @@ def run(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...] = LOADER
     _check_work_dir(cfg.work_dir)
     resume, load_from = settle_resume(cfg, args.resume)
     warn_of_iterations(cfg)
-    with joined_processes(cfg), terminated_as_stopped():
+    warn_of_workers(cfg, loaders)
+    with joined_processes(cfg), terminated_as_stopped(), _without_a_network(cfg):
         ToolRunner.quiet = args.quiet
         runner = ToolRunner.from_cfg(cfg)
         # not in the config, of which the work dir gets a copy: whoever starts the copy does not ask for it

@@ -5,6 +5,8 @@ from .check import (
     drop_worker_options,
     evaluator_dicts,
     warn_of_iterations,
+    warn_of_workers,
+    weight_sources,
 )
 from .federate import federate, federated_section
 from .federate_plain import federate_plain
@@ -14,5 +16,5 @@ from .replace_data import replace_data
 __all__ = [
     'check_config', 'check_data_folders', 'class_names', 'drop_worker_options', 'evaluator_dicts',
     'federate', 'federate_plain', 'federated_section', 'find_config', 'load_config', 'parse_options', 'replace_data',
-    'short_path', 'tool', 'warn_of_iterations'
+    'short_path', 'tool', 'warn_of_iterations', 'warn_of_workers', 'weight_sources'
 ]

@@ -1,9 +1,10 @@
-"""What is looked at in a config before anything is built of it."""
+"""Checks of a config before anything is built from it."""
 import importlib.util
 import inspect
 import logging
 import os
 import os.path as osp
+import warnings
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -30,10 +31,15 @@ BACKEND_PACKAGES = {
 IOU_METRICS = {'mIoU': ('aAcc', 'mIoU', 'mAcc'), 'mDice': ('aAcc', 'mDice', 'mAcc'),
                'mFscore': ('aAcc', 'mFscore', 'mPrecision', 'mRecall')}
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+#: Where configs/_base_/datasets look for public data sets, and the environment variables that name another folder.
+DATA_VARIABLES = {
+    'data/cityscapes': 'FEDSEG_CITYSCAPES', 'data/camvid': 'FEDSEG_CAMVID',
+    'data/VOCdevkit/VOC2012': 'FEDSEG_VOC', 'data/ade/ADEChallengeData2016': 'FEDSEG_ADE20K'
+}
 
 
 def check_config(cfg: Config, loaders: tuple[str, ...] = LOADERS[:2]) -> None:
-    """Look at all of a training's config that can be judged without its model and images.
+    """Check all of a training's config that can be judged without its model and images.
 
     Args:
         cfg (Config): The whole config.
@@ -65,14 +71,32 @@ def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
             config's key.
     """
     faults = Faults()
+    missing: dict[str, list[str]] = {}
     for loader in loaders:
         if cfg.get(loader):
             evaluators = cfg.get(loader.replace('dataloader', 'evaluator'))
             labelled = not (evaluators and all(one.get('format_only') for one in evaluator_dicts(evaluators)))
             for key, dataset in plain_datasets_of(cfg[loader].get('dataset', {}), f'{loader}.dataset'):
+                root = dataset.get('data_root') or ''
+                if '://' in root:
+                    continue  # a remote file backend
+                if root and not osp.isdir(root):
+                    missing.setdefault(root, []).append(f'{key}.data_root')
+                    continue
                 with faults:
                     _check_dataset(dataset, key, labelled)
+    for root, keys in missing.items():
+        faults.add(f'the data folder {root} does not exist: put or link the data set there, {_other_folder(root)}'
+                   f'or set {" and ".join(keys)}')
     faults.report()
+
+
+def _other_folder(root: str) -> str:
+    """The environment variable that may name another folder, if there is one."""
+    for folder, variable in DATA_VARIABLES.items():
+        if root in (folder, os.environ.get(variable)):
+            return f'name its folder in the environment variable {variable}, '
+    return ''
 
 
 def plain_datasets_of(dataset: dict, key: str) -> Iterator[tuple[str, dict]]:
@@ -102,12 +126,6 @@ def _warn_of_other_images(dataset, key: str, found: int) -> None:
 
 def _check_dataset(dataset: dict, key: str, labelled: bool) -> None:
     root = dataset.get('data_root') or ''
-    if '://' in root:
-        return  # a remote file backend
-    if root and not osp.isdir(root):
-        raise FedSegError(f'the data folder {root} does not exist: put or link the data set there, name the folder in '
-                          'the environment variable that docs/data.md gives for it, or set '
-                          f'{key}.data_root')
     for name, prefix in (dataset.get('data_prefix') or {}).items():
         folder = osp.join(root, prefix) if isinstance(prefix, str) and (labelled or name == 'img_path') else ''
         if folder and not osp.isdir(folder):
@@ -153,8 +171,8 @@ def class_names(dataset: dict, key: str) -> tuple[str, ...] | None:
     classes = metainfo.get('classes', known.get('classes'))
     if isinstance(classes, str):
         if not osp.isfile(classes):
-            raise FedSegError(f'{key}.metainfo.classes is the text {classes!r}, of which every letter would be a class '
-                              f'(it is no file with names either): write classes=({classes!r}, ), with a comma')
+            raise FedSegError(f'{key}.metainfo.classes is the string {classes!r}, of which every letter would be a '
+                              f'class (it is not a file of names either): write classes=({classes!r}, ), with a comma')
         with open(classes, encoding='utf-8') as file:
             classes = [line.rstrip('\n\r') for line in file]
     if classes is None:
@@ -177,7 +195,7 @@ def class_names(dataset: dict, key: str) -> tuple[str, ...] | None:
 
 
 def _check_classes(cfg: Config) -> None:
-    """Refuse names of classes that are none, and those that differ between data sets."""
+    """Refuse class names that are not names, and those that differ between data sets."""
     faults = Faults()
     first: tuple[str, tuple[str, ...]] | None = None
     for loader in LOADERS:
@@ -206,7 +224,7 @@ def _difference(key: str, classes: tuple[str, ...], other: str, expected: tuple[
     words = [f'it lacks {", ".join(lacks[:5])}{", …" if lacks[5:] else ""}'] if lacks else []
     words += [f'it adds {", ".join(more[:5])}{", …" if more[5:] else ""}'] if more else []
     how = ' and '.join(words) or 'it has them in another order'
-    return f'{key} has other classes than {other}: {how}; give all data sets the same metainfo.classes'
+    return f'{key} has different classes from {other}: {how}; give all data sets the same metainfo.classes'
 
 
 # --- sections ---------------------------------------------------------------
@@ -222,7 +240,7 @@ def _check_sections(cfg: Config) -> None:
                        'given: give all three, or set all three to None')
     for name in ('train_dataloader', 'optim_wrapper'):
         if not isinstance(cfg.get(name), dict):
-            faults.add(f'{name} must be a dict, but is {cfg.get(name)!r}: a training needs it')
+            faults.add(f'{name} must be a dict, but is {cfg.get(name)!r}: training needs it')
     for name in LOADERS:
         if isinstance(cfg.get(name), dict) and 'dataset' not in cfg[name]:
             faults.add(f'{name} needs `dataset`, which is not given')
@@ -230,7 +248,7 @@ def _check_sections(cfg: Config) -> None:
 
 
 def _check_loaders(cfg: Config) -> None:
-    """Refuse batches and workers that are no numbers of such, and transforms that do not exist."""
+    """Refuse numbers of images and workers that are none, and transforms that do not exist."""
     faults = Faults()
     for name in LOADERS:
         loader = cfg.get(name)
@@ -269,7 +287,7 @@ def _check_evaluators(cfg: Config) -> None:
             own = type_name(metric.get('type')) == 'IoUMetric'
             unknown = [one for one in _iou_metrics(metric) if one not in IOU_METRICS] if own else []
             if unknown:
-                faults.add(f'{name}.iou_metrics names {unknown[0]!r}, which is none of {", ".join(IOU_METRICS)}')
+                faults.add(f'{name}.iou_metrics names {unknown[0]!r}, which is not one of {", ".join(IOU_METRICS)}')
             if own and ignored != VOID:
                 faults.add(f'{name}.ignore_index is {ignored!r}, but void pixels have the label {VOID}: leave it out')
             with faults:
@@ -291,7 +309,7 @@ def _check_save_best(cfg: Config) -> None:
     figures = sorted({f'{one["prefix"]}/{figure}' if one.get('prefix') else figure for one in metrics
                       for name in _iou_metrics(one) for figure in IOU_METRICS.get(name, ())})
     if not figures:
-        return  # told already
+        return  # reported already
     for name in best if isinstance(best, (list, tuple)) else [best]:
         if name not in figures:
             raise FedSegError(f'default_hooks.checkpoint.save_best is {name!r}, which no evaluation gives: the figures '
@@ -327,7 +345,7 @@ def _check_known_keys(registry: Registry, section, key: str, further: tuple[str,
     for name, value in section.items():
         default = parameters[name].default if name in parameters else None
         if isinstance(value, str) and isinstance(default, (int, float)) and not isinstance(default, bool):
-            faults.add(f'{key}.{name} must be a number, but is the text {value!r}')
+            faults.add(f'{key}.{name} must be a number, but is the string {value!r}')
     faults.report()
 
 
@@ -412,6 +430,18 @@ def _dicts(value, key: str) -> Iterator[tuple[str, dict]]:
             yield from _dicts(item, f'{key}.{place}')
 
 
+def weight_sources(cfg: Config) -> list[str]:
+    """Keys under which a config names the weights that its training starts from."""
+    sources = [key for key, value in (('load_from', cfg.get('load_from')),
+                                      ('model.pretrained', cfg.model.get('pretrained'))) if value]
+    for key, part in _dicts(cfg.model, 'model'):
+        given = part.get('init_cfg')
+        if any(isinstance(one, dict) and type_name(one.get('type')) == 'Pretrained'
+               for one in (given if isinstance(given, (list, tuple)) else [given])):
+            sources.append(f'{key}.init_cfg')
+    return sources
+
+
 def check_seed(cfg: Config) -> None:
     """Refuse a seed that numpy refuses, and settings of randomness under which a federated run fails.
 
@@ -449,6 +479,18 @@ def warn_of_iterations(cfg: Config) -> None:
     if interval > rounds:
         print_log(f'default_hooks.checkpoint.interval={interval} is beyond max_rounds={rounds}: only the last round '
                   'is saved.', 'current', level=logging.WARNING)
+
+
+def warn_of_workers(cfg: Config, loaders: tuple[str, ...]) -> None:
+    """Say once, instead of torch for every loader, that there are more worker processes than CPU cores."""
+    warnings.filterwarnings('ignore', 'This DataLoader will create', UserWarning)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    for name in loaders:
+        workers = (cfg.get(name) or {}).get('num_workers')
+        if isinstance(workers, int) and workers > cores:
+            print_log(f'{name}.num_workers={workers} is more than the {cores} CPU core{"s" * (cores > 1)} of this '
+                      'machine: lower it if loading is slow.', 'current', level=logging.WARNING)
+            return
 
 
 def drop_worker_options(cfg: Config) -> None:

@@ -1,4 +1,4 @@
-"""Makes a federated config of any MMSegmentation config."""
+"""Makes any MMSegmentation config a federated one."""
 import logging
 
 from mmengine.config import Config, ConfigDict
@@ -53,18 +53,18 @@ def federate_plain(cfg: Config, federation: Config) -> None:
         cfg.randomness = dict(seed=0)
     if length and type_name(before.get('type')) != 'FederatedTrainLoop':
         unit = 'iterations' if before.get('max_iters') else 'epochs'
-        changes.append(f'{length} {unit} became {rounds} rounds')
+        changes.append(f'{length} {unit} became {rounds} round{"s" * (rounds > 1)}')
         changes += _scale_schedules(cfg, rounds / length, unit)
-        changes += _scale_hooks(cfg, rounds / length)
+        changes += _scale_hooks(cfg, rounds / length, unit)
     if head_loss is not None:
         changes += _replace_losses(cfg.model, head_loss)
     dataset: dict = (cfg.get('train_dataloader') or {}).get('dataset') or {}
     if type_name(dataset.get('type')) == 'RepeatDataset':
         cfg.train_dataloader.dataset = dataset['dataset']
-        changes.append('RepeatDataset was taken off the training data: a round has its local epochs')
+        changes.append('RepeatDataset was removed from the training data: local epochs repeat the images')
     sampler = (cfg.get('train_dataloader') or {}).pop('sampler', None)
     if sampler is not None:
-        changes.append(f'the clients\' own sampling replaced {type_name(sampler["type"])}')
+        changes.append(f'per-client samplers replaced {type_name(sampler["type"])}')
     for change in changes:
         print_log(f'--federated: {change}.', 'current', level=logging.INFO)
 
@@ -81,8 +81,7 @@ def _scale_schedules(cfg: Config, ratio: float, unit: str) -> list[str]:
         schedule = dict(schedule)
         name = type_name(schedule['type'])
         if unit == 'epochs' and not schedule.get('by_epoch', True):
-            changes.append(f'{name} counts iterations, of which the {unit} have an unknown number, and was '
-                           'left out')
+            changes.append(f'{name} counts iterations, whose number per epoch is unknown, and was left out')
             continue
         schedule.pop('convert_to_iter_based', None)
         old = schedule.get('begin', 0), schedule.get('end')
@@ -99,12 +98,12 @@ def _scale_schedules(cfg: Config, ratio: float, unit: str) -> list[str]:
             changes.append(f'{name} ({span}) is shorter than two rounds and was left out')
             continue
         schedules.append(schedule)
-        changes.append(f'{name} ({span}) goes from round {begin} to {"the last" if end is None else end}')
+        changes.append(f'{name} ({span}) runs from round {begin} to {"the last" if end is None else end}')
     cfg.param_scheduler = schedules
     return changes
 
 
-def _scale_hooks(cfg: Config, ratio: float) -> list[str]:
+def _scale_hooks(cfg: Config, ratio: float, unit: str) -> list[str]:
     """Hooks that count iterations count rounds."""
     changes = []
     hooks = cfg.setdefault('default_hooks', ConfigDict())
@@ -113,7 +112,8 @@ def _scale_hooks(cfg: Config, ratio: float) -> list[str]:
     checkpoint.update(by_epoch=True, interval=_scaled(old, ratio), filename_tmpl='round_{}.pth')
     checkpoint.setdefault('max_keep_ckpts', 2)
     hooks.checkpoint = checkpoint
-    changes.append(f'a checkpoint is written every {checkpoint["interval"]} rounds instead of every {old}')
+    every = 'every round' if checkpoint['interval'] == 1 else f'every {checkpoint["interval"]} rounds'
+    changes.append(f'a checkpoint is written {every} instead of every {old} {unit}')
     hooks.logger = dict(type='RoundLoggerHook', interval=1)
     hooks.mean_evaluation = dict(type='MeanEvaluationHook')
     cfg.log_processor = dict(type='RoundLogProcessor')
@@ -124,7 +124,7 @@ def _scale_hooks(cfg: Config, ratio: float) -> list[str]:
             if hook.get(key):
                 hook[key] = _scaled(hook[key], ratio)
         changes.append('EMAHook averages the global model once per round, with the momentum that was meant for '
-                       'iterations: raise it if it should forget as fast')
+                       'iterations: raise it to forget as fast as before')
     return changes
 
 
@@ -143,15 +143,15 @@ def _replace_losses(value, head_loss: dict, path: str = 'model') -> list[str]:
     if type_name(value.get('type')) == 'EncHead' and value.get('use_se_loss', True):
         # EncHead cannot do without it
         value['loss_se_decode'] = ConfigDict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=0.0)
-        changes.append(f'{path}.loss_se_decode has the weight 0: it would teach that classes which a client does not '
+        changes.append(f'{path}.loss_se_decode gets the weight 0: it would teach that classes that a client does not '
                        'annotate are absent')
     if 'loss_decode' not in value:
         if path.startswith('model.decode_head') and 'num_classes' in value:
-            changes.append(f'{path} names no `loss_decode` and keeps its own loss')
+            changes.append(f'{path} has no `loss_decode` and keeps its own loss')
         return changes
     losses = value['loss_decode']
     if value.get('out_channels') == 1 or type_name(value.get('type')) in OTHER_HEADS:
-        changes.append(f'{path}.loss_decode stays, because its head does not tell classes apart')
+        changes.append(f'{path}.loss_decode is kept, because its head does not tell classes apart')
         return changes
     is_list = isinstance(losses, (list, tuple))
     replaced = []

@@ -12,7 +12,10 @@ from fedseg_mm.config.federate_plain import federate_plain
 from fedseg_mm.config.formatted_once import FormattedOnceConfig
 from fedseg_mm.config.replace_data import replace_data
 from fedseg_mm.console import CFG_OPTIONS_HELP
-from fedseg_mm.errors import Faults, FedSegError
+from fedseg_mm.errors import Faults, FedSegError, reason
+
+#: The option that decides how long a plain config is trained once it is federated.
+ROUNDS = 'train_cfg.max_rounds'
 
 
 def short_path(path: str | Path) -> str:
@@ -60,8 +63,8 @@ def parse_options(texts: Sequence[str]) -> dict:
             key, value = text.split('=', 1)
             options[key] = DictAction._parse_iterable(value)
     except (ValueError, AssertionError, RecursionError) as error:
-        raise FedSegError(f'--cfg-options {" ".join(texts)} cannot be read: {CFG_OPTIONS_HELP}; what needs a dict goes '
-                          'into a config file') from error
+        raise FedSegError(f'--cfg-options {" ".join(texts)} cannot be read: {CFG_OPTIONS_HELP}; a dict goes into '
+                          'a config file') from error
     return options
 
 
@@ -90,7 +93,11 @@ def load_config(config: str, options: Mapping | None = None, federated: str | No
         _drop_own_scope(data_cfg._cfg_dict)
         replace_data(cfg, data_cfg)
     if federated:
-        federate_plain(cfg, _read(federated))
+        federation = _read(federated)
+        rounds = (options or {}).get(ROUNDS)
+        if isinstance(rounds, int) and rounds > 0 and 'train_cfg' in federation:
+            federation.train_cfg.max_rounds = rounds  # schedules and intervals are scaled to it
+        federate_plain(cfg, federation)
     for option in options or {}:
         key = option.split('.')[0]
         near = difflib.get_close_matches(key, cfg, n=1, cutoff=0.8)
@@ -116,15 +123,18 @@ def _read(name: str) -> Config:
     try:
         return Config.fromfile(path)
     except ImportError as error:
-        raise FedSegError(f'the config {name} imports what is not there ({error.__cause__ or error}): install it or, '
-                          'for a file of your own, name its folder in PYTHONPATH, as in PYTHONPATH=. python '
-                          'tools/fed_train.py CONFIG') from error
+        cause: BaseException = error
+        while str(cause).startswith('Failed to import') and (before := cause.__cause__ or cause.__context__):
+            cause = before  # MMEngine's own errors name the module alone
+        how = (': install it or, for a file of your own, name its folder in PYTHONPATH, as in PYTHONPATH=. python '
+               'tools/fed_train.py CONFIG') if isinstance(cause, ModuleNotFoundError) else ''
+        raise FedSegError(f'the imports of the config {name} fail: {reason(cause)}{how}') from error
     except Exception as error:  # a config is code and may raise anything; the file must be named
         raise FedSegError(f'the config {name} cannot be read: {type(error).__name__}: {error}') from error
 
 
 def _check_shapes(cfg: Config) -> None:
-    """Refuse sections that are no dicts, and hooks that are no list of them."""
+    """Refuse sections that are not dicts, and hooks that are not a list of dicts."""
     faults = Faults()
     for name in ('env_cfg', 'default_hooks', 'randomness', 'log_processor', 'visualizer'):
         if not isinstance(cfg.get(name), (dict, type(None))):

@@ -17,9 +17,9 @@ IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img', 'img_dir', 'JPEGImages', 'pho
 MASK_FOLDERS = ('masks', 'mask', 'labels', 'label', 'annotations', 'ann_dir', 'SegmentationClass')
 TRAIN, VAL = ('train', 'training'), ('val', 'valid', 'validation', 'test', 'testing')
 KINDS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-#: Masks that are looked into at most; the check before training looks into all.
+#: Most masks that are read; the check before training reads all.
 MOST_MASKS = 500
-#: Of images without a split of their own, every so many-th is kept for evaluation.
+#: One image in so many is kept for evaluation where the folder has no split of its own.
 EVERY = 5
 
 
@@ -64,7 +64,7 @@ def look_at_folder(root: Path) -> ImageFolder:
     images, masks = _one_of(root, IMAGE_FOLDERS, 'images'), _one_of(root, MASK_FOLDERS, 'masks')
     train, val = _split(root / images, TRAIN), _split(root / images, VAL)
     if bool(train) != bool(val):
-        raise FedSegError(f'{root / images} has the subfolder {train or val} alone: name those for training and for '
+        raise FedSegError(f'{root / images} has only the subfolder {train or val}: name those for training and '
                           'evaluation train and val, or put all images into one folder')
     found = _files(root / images / train)
     if not found:
@@ -139,7 +139,7 @@ def _look_into(pairs: Sequence[tuple[Path, Path]]) -> tuple[dict[int, float], tu
     shares = {int(value): float(counts[value] / counts.sum()) for value in np.flatnonzero(counts)}
     labels = [value for value in shares if value != VOID]
     if len(labels) < 2:
-        raise FedSegError(f'the masks hold {" and ".join(map(str, shares))} alone: there is nothing to tell apart. 255 '
+        raise FedSegError(f'the masks hold only {" and ".join(map(str, shares))}: there is nothing to tell apart. 255 '
                           'means void, which is not trained: write 1, 2, … for classes, and 0 for the first or for '
                           'the background')
     widths, heights = zip(*sizes)
@@ -186,7 +186,7 @@ def config_for(folder: ImageFolder, classes: Sequence[str] | None, clients: int 
     heads = 'decode_head=dict(num_classes=len(classes))'
     if model == 'deeplabv3':
         heads += ', auxiliary_head=dict(num_classes=len(classes))'
-    void = f', {100 * folder.shares[VOID]:.2f} % of the pixels are' if VOID in folder.shares else ', no pixel is'
+    void = f', {100 * folder.shares[VOID]:.2f} % of the pixels' if VOID in folder.shares else ', of which there is none'
     return f"""\
 # {folder.root}: {len(folder.names)} images {'for training' if folder.train else 'in all'}, {_size(folder.sizes)}.
 # Train with:  python tools/fed_train.py THIS_FILE
@@ -205,8 +205,8 @@ val_dataloader = dict(dataset=dict(
 {data[1]}))
 test_dataloader = val_dataloader
 model = dict({heads})
-# who holds what is simulated here, and each client annotates some of the classes; clients of your own are written into
-# a file: partitioner='clients.yaml', see docs/clients.md
+# clients are simulated here, and each annotates some of the classes; real clients are listed in a file:
+# partitioner='clients.yaml', see docs/clients.md
 federated = dict(
     partitioner=dict(num_clients={clients}, classes_per_client={-(-shown // clients)}),
     clients_per_round={min(5, clients)})

@@ -43,7 +43,7 @@ def replace_data(cfg: Config, data: Config) -> None:
         cfg[name] = copy.deepcopy(section)
     if data.get('tta_pipeline') is not None:
         cfg.tta_pipeline = data.tta_pipeline
-    _log(f'the data are those of {data.filename}')
+    _log(f'the data come from {data.filename}')
 
     key, first = next(iter(plain_datasets_of(dataset, 'train_dataloader.dataset')))
     classes = class_names(first, key)
@@ -90,7 +90,7 @@ def _set_classes(value, path: str, classes: int) -> None:
         weights = loss.get('class_weight')
         if isinstance(weights, (list, tuple)) and len(weights) != classes:
             loss.pop('class_weight')
-            _log(f'{path}.loss_decode.class_weight is left out: it weighs {len(weights)} classes')
+            _log(f'{path}.loss_decode.class_weight is left out: it has weights for {len(weights)} classes')
 
 
 def _set_size(model: ConfigDict, pipeline: list) -> None:

@@ -24,7 +24,7 @@ def file_state(path: str | None) -> tuple[int, int] | None:
 
 
 def read_array(path: Path) -> np.ndarray | None:
-    """An array that was kept; None if there is none, or half of one."""
+    """An array that was kept; None if there is none, or only half of one."""
     try:
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):

@@ -130,7 +130,7 @@ def _nested(transforms: Sequence) -> Iterator:
 
 
 class Pass(NamedTuple):
-    """One way through a client's images.
+    """One pass over a client's images.
 
     Args:
         round (int): The round, from 0.

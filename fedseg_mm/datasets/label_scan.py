@@ -1,4 +1,4 @@
-"""One look at every image and label before training: class counts and defects."""
+"""One pass over every image and label before training: class counts and defects."""
 import hashlib
 import io
 import sys
@@ -22,7 +22,7 @@ from fedseg_mm.datasets.labels import VOID
 from fedseg_mm.datasets.transforms import MaskToClient, RemapUnannotated
 from fedseg_mm.errors import Faults, FedSegError
 
-#: Files that are named at most, where several are at fault.
+#: Most files that are named, where several are at fault.
 MOST_NAMED = 10
 #: Settings of LoadImageFromFile under which a photo is turned upright, as its EXIF data say.
 UPRIGHT = ('color', 'grayscale')
@@ -61,8 +61,8 @@ def plain_datasets(dataset) -> list[BaseDataset]:
         return [plain for part in dataset.datasets for plain in plain_datasets(part)]
     if isinstance(dataset, BaseDataset):
         return [dataset]
-    raise FedSegError(f'the data set wrapper {type(dataset).__name__} cannot be federated: it mixes or repeats images '
-                      'beyond the reach of a partition; use the data set itself, or ConcatDataset')
+    raise FedSegError(f'the data set wrapper {type(dataset).__name__} cannot be federated: it mixes or repeats images, '
+                      'which a partition cannot follow; use the data set itself, or ConcatDataset')
 
 
 def scan_labels(dataset, num_workers: int = 0, purpose: str = 'train',
@@ -105,7 +105,7 @@ def scan_labels(dataset, num_workers: int = 0, purpose: str = 'train',
     # its own generator: whether the cache is used must not change what is drawn from the global one later
     loader = DataLoader(scan, batch_size=8, num_workers=num_workers, collate_fn=list, generator=Generator())
     what = 'images and labels' if labelled else 'images'
-    print_log(f'Checking {len(dataset)} {purpose} {what}, once until a file changes.', 'current')
+    print_log(f'Checking {len(dataset)} {purpose} {what}; the result is cached until a file changes.', 'current')
     table = np.zeros((len(dataset), num_classes + 3), np.int64)
     faults = Faults()
     with closing(row for batch in loader for row in batch) as rows:
@@ -239,7 +239,7 @@ def _read(path: str, what: str, hint: str = '', backend_args: dict | None = None
         raise FedSegError(f'{what} does not exist{hint}') from error
     except UnidentifiedImageError as error:
         if Path(path).suffix.lower() in ('.jpg', '.jpeg', '.png', '.bmp', '.gif', '.webp'):
-            raise FedSegError(f'{what} is damaged: it is no image that can be read') from error
+            raise FedSegError(f'{what} is damaged: it cannot be read as an image') from error
         return None
     except (ValueError, Image.DecompressionBombError):  # Pillow limits text and pixels, which others read
         return None

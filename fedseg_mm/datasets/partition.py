@@ -62,7 +62,8 @@ class Partition:
 
     Raises:
         FedSegError: A client holds an image twice, one of another client, or
-            one that is not there; or annotates a class that is not there.
+            one that is not there; annotates a class that is not there; or has
+            a name that is not a string, or another client's.
     """
     clients: tuple[ClientShard, ...]
     num_images: int
@@ -72,6 +73,17 @@ class Partition:
     def __post_init__(self) -> None:
         self._check('image', [shard.indices for shard in self.clients], self.num_images, shared=False)
         self._check('class', [shard.classes for shard in self.clients], self.num_classes, shared=True)
+        self._check_names()
+
+    def _check_names(self) -> None:
+        names: set[str] = set()
+        for client, shard in enumerate(self.clients):
+            if not isinstance(shard.name, str):
+                raise FedSegError(f'the name of client {client} must be a string, but is {shard.name!r}')
+            if shard.name in names:
+                raise FedSegError(f'two clients are named {shard.name}: give each a name of its own')
+            if shard.name:
+                names.add(shard.name)
 
     def _check(self, what: str, held: Sequence[Sequence[int]], number: int, shared: bool) -> None:
         """Refuse what is not there, or is held twice: by one client, or unless shared by two."""
@@ -90,7 +102,7 @@ class Partition:
             one, other = order[same.argmax()], order[same.argmax() + 1]
             both = f' and {self._who(client[other])}' if client[one] != client[other] else ''
             raise FedSegError(f'{self._who(client[one])}{both} {"both hold" if both else "has"} the {what} {found[one]}'
-                              f'{"" if both else " twice"}: every {what} may be there once')
+                              f'{"" if both else " twice"}: every {what} may be listed only once')
 
     def _who(self, client: int) -> str:
         return f'client {self.clients[client].name or client}'

@@ -44,7 +44,7 @@ def check_class_names(dataset) -> None:
 
 
 def _check_void(dataset, counts: LabelCounts) -> None:
-    """Refuse labels of one class and void, which come of a class that is written as void."""
+    """Refuse labels of one class and void, which result from a class that is written as void."""
     classes = dataset.metainfo['classes']
     shown = np.flatnonzero(counts.classes.any(0))
     if len(shown) != 1 or len(classes) < 2 or counts.unannotated.any() or not counts.void.any():
@@ -57,4 +57,4 @@ def _check_void(dataset, counts: LabelCounts) -> None:
     else:
         write = f'{others[0]} for {classes[others[0]]}' if len(others) == 1 else "the class's index"
         cause = f'{VOID} is void here and is not trained, so write {write} into the masks instead of {VOID}'
-    raise FedSegError(f'the training labels show {classes[shown[0]]} and void alone, and no pixel of {names}: {cause}')
+    raise FedSegError(f'the training labels show only {classes[shown[0]]} and void, and no pixel of {names}: {cause}')

@@ -115,7 +115,7 @@ class PartitionSummary:
         return ', '.join(self.class_names[cls] for cls in classes[:5]) + more
 
     def warnings(self, batch_size: int) -> list[str]:
-        """What will hurt the training, a sentence each.
+        """What will hurt the training, one sentence each.
 
         Args:
             batch_size (int): Images per batch.
@@ -125,32 +125,33 @@ class PartitionSummary:
         shown = (self.class_counts > 0).any(0)
         if nowhere := np.flatnonzero(shown & ~annotated.any(0)).tolist():
             names = ', '.join(self.class_names[cls] for cls in nowhere)
-            sentences.append(f'No client annotates {names}: the model cannot learn it.')
+            sentences.append(f'No client annotates {names}: the model cannot learn {_them(nowhere)}.')
         if len(absent := np.flatnonzero(~shown).tolist()):
             names = ', '.join(self.class_names[cls] for cls in absent)
-            sentences.append(f'No image shows {names}: the model cannot learn it.')
+            sentences.append(f'No image shows {names}: the model cannot learn {_them(absent)}.')
         if left := len(self.class_counts) - int(sizes.sum()):
             nobodys = np.ones(len(self.class_counts), bool)
             nobodys[self._held] = False
             listed = 'manifest' in self.partition.made_by  # what it leaves out was not looked at
             blank = 0 if listed else int((~self.class_counts[nobodys].any(1)).sum())
-            of_these = f', {blank} because no class is in sight' if blank else ''
+            number = '' if blank == left else f'{blank} of them '
+            of_these = f', {number}because {"it shows" if blank == 1 else "they show"} no class' if blank else ''
             belong = '1 image belongs' if left == 1 else f'{left} images belong'
             sentences.append(f'{belong} to no client{of_these}.')
         if (sizes == 1).any():
             sentences.append(f'{_clients((sizes == 1).sum())} one image: seen twice per local epoch, with two '
                              'augmentations, because batch normalisation cannot train on one image.')
         if (few := (sizes > 1) & (sizes < batch_size)).any():
-            sentences.append(f'{_clients(few.sum())} fewer images than a batch of {batch_size}, and one smaller batch '
-                             'is trained there per local epoch.')
+            sentences.append(f'{_clients(few.sum())} fewer images than a batch of {batch_size}: one smaller batch is '
+                             'trained there per local epoch.')
         blind = ~((self._pixels > 0) & annotated).any(1)
         if blind.any():
             sentences.append(f'No image of client {self._list_clients(blind)} shows a class that the client annotates.')
         marks = np.array([shard.unannotated is not None for shard in self.partition.clients])
         unmarked = marks & (self.per_client(self.unannotated_counts) == 0) & ~annotated.all(1) & (sizes > 0)
         if unmarked.any():
-            sentences.append(f'No mask of client {self._list_clients(unmarked)} has the label that the manifest calls '
-                             'unannotated: give the value as it is once reduce_zero_label and the like are applied.')
+            sentences.append(f'No mask of client {self._list_clients(unmarked)} contains the label that the manifest '
+                             'calls unannotated: give the value that it has after reduce_zero_label and the like.')
         return sentences
 
     def _list_clients(self, chosen: np.ndarray) -> str:
@@ -160,6 +161,16 @@ class PartitionSummary:
 
 def _joined(numbers: Iterable[Sequence[int]]) -> np.ndarray:
     return np.fromiter(chain.from_iterable(numbers), np.int64)
+
+
+def number_range(numbers: Iterable[int]) -> str:
+    """``5`` or ``5 to 8``."""
+    least, most = min(numbers), max(numbers)
+    return str(least) if least == most else f'{least} to {most}'
+
+
+def _them(classes: Sequence[int]) -> str:
+    return 'it' if len(classes) == 1 else 'them'
 
 
 def _clients(number: int) -> str:

@@ -1,4 +1,4 @@
-"""Street scenes drawn from a seed: the embedded data set's images and labels."""
+"""Street scenes drawn from a seed: the built-in data set's images and labels."""
 import cv2
 import numpy as np
 

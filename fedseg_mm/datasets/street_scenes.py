@@ -1,4 +1,4 @@
-"""The embedded data set: street scenes that are drawn, not downloaded."""
+"""The built-in data set: street scenes that are drawn, not downloaded."""
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 

@@ -16,9 +16,9 @@ from fedseg_mm.files import atomic_write
 class ClientStateStore:
     """One file per client and round, written atomically; nothing is held in memory.
 
-    Of a client there are its last one, the one before while its round is not
-    finished, and those that the last checkpoints saw. Whoever resumes from one
-    of these checkpoints finds the states of its round, bit for bit.
+    Kept are a client's last state, the one before while its round is not
+    finished, and those that belong to the last checkpoints: a run resumed from
+    one of these checkpoints finds the states of its round, bit for bit.
 
     Args:
         folder (str or Path): Where the files go.
@@ -63,8 +63,8 @@ class ClientStateStore:
         try:
             return torch.load(path, map_location=device, weights_only=True)
         except Exception as error:  # the unpickler may raise anything on a damaged file
-            raise FedSegError(f'the state of client {client} in {path} cannot be read: restore the file, or train '
-                              'anew without --resume') from error
+            raise FedSegError(f'the state of client {client} in {path} cannot be read: restore the file, or start '
+                              'again without --resume') from error
 
     def save(self, client: int, rounds: int, state: dict[str, dict[str, Tensor]]) -> None:
         """Keep a client's state.

@@ -184,8 +184,8 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
             algorithm.step(federation.model)
             self.round_log.processors.update(algorithm.processors.metrics())  # what the server has done
             if privacy is not None and self.round_log.clients and not self.round_log.used:
-                runner.logger.warning(f'Round {round + 1}: no update of the cohort was finite, so that the global '
-                                      f'model has taken noise alone; {algorithm.remedy}')
+                runner.logger.warning(f'Round {round + 1}: no update of the cohort was finite, so the global '
+                                      f'model has taken only noise; {algorithm.remedy}')
             federation.failed_rounds = 0
             self.round_log.privacy = None if privacy is None else privacy.spent
             if algorithm.batch_norm.recalibrates:
@@ -323,7 +323,7 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
         except Exception as second:
             if error is None:
                 raise
-            runner.logger.warning(f'No checkpoint of the rounds before could be written: {second}')
+            runner.logger.warning(f'No checkpoint of the earlier rounds could be written: {second}')
 
     def _what_is_saved(self) -> str:
         """What --resume will do, for whoever has to start again."""

@@ -75,7 +75,7 @@ class GradientComparison:
         self._shared: list[nn.Parameter] = []
         for client, shard in enumerate(trainer.stream.batch_sampler.shards):
             if any(unannotated is not None for _, _, unannotated in shard.images()):
-                raise FedSegError(f'the label files of client {client} name only its own classes, so that there are '
+                raise FedSegError(f'the label files of client {client} name only its own classes, so there are '
                                   'no labels to compare with: take a data set with whole labels')
 
     def of_client(self, client: int, broadcast: Broadcast, most: int) -> ClientGradients:

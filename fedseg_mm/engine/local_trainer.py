@@ -77,7 +77,7 @@ class LocalTrainer:
         self._features = self._find_features()
         if self._overrides('adjust_gradients') and optim_wrapper.optimizer.defaults.get('fused'):
             raise FedSegError(f'{type(algorithm).__name__} changes gradients before the optimizer steps, which '
-                              'optim_wrapper.optimizer.fused=True leaves no room for: remove it')
+                              'optim_wrapper.optimizer.fused=True does not allow: remove it')
         #: What keeps a function out of compiled graphs; see :meth:`compile`.
         self._untraced: Callable = _as_it_is
         self.frozen_model = FrozenModel(model)
@@ -120,7 +120,7 @@ class LocalTrainer:
         return getattr(type(self.algorithm), method) is not getattr(FedAvg, method)
 
     def passes(self, round: int, cohort: Sequence[int], share: Sequence[int]) -> list[Pass]:
-        """The ways through the clients' images that one round will go.
+        """The passes over clients' images of one round.
 
         Args:
             round (int): The round, from 0.
@@ -304,9 +304,7 @@ class LocalTrainer:
                 def add_losses(model, args, kwargs, losses):
                     if model is self.model and kwargs.get('mode') == 'loss':
                         context.maps = features.take()  # type: ignore[assignment]
-                        return {**losses, **{
-                            name: value if torch.is_tensor(value) else context.images.new_full((), value)
-                            for name, value in self.algorithm.local_loss(context).items()}}
+                        return {**losses, **self._terms(context)}
 
                 # before label 254 is hidden
                 stack.callback(self.model.register_forward_pre_hook(
@@ -319,13 +317,28 @@ class LocalTrainer:
             yield
         context.images = context.labels = context.maps = None  # type: ignore[assignment]
 
+    def _terms(self, context: ClientContext) -> dict[str, Tensor]:
+        """The method's own terms.
+
+        Raises:
+            FedSegError: One of them could be optimised, and would not.
+        """
+        terms = {}
+        for name, value in self.algorithm.local_loss(context).items():
+            terms[name] = value if torch.is_tensor(value) else context.images.new_full((), value)
+            if terms[name].requires_grad and 'loss' not in name:
+                raise FedSegError(f"local_loss of {type(self.algorithm).__name__} gives `{name}`, which MMEngine does "
+                                  f"not optimise because 'loss' is not in the name: call it loss_{name}, or detach it "
+                                  'if it is only to be logged')
+        return terms
+
     def _survey(self, wanted: Pass) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in self.stream.batches(wanted):
             data = self.model.data_preprocessor(batch, True)
             yield data['inputs'], torch.cat([sample.gt_sem_seg.data for sample in data['data_samples']])
 
     def _renew_optimizer(self) -> None:
-        """Equals a new optimizer bit for bit, at none of its cost."""
+        """Make the optimizer equal to a new one bit for bit, without the cost of one."""
         optimizer = self.optim_wrapper.optimizer
         if starts_at_zero(optimizer):
             by_device: dict[torch.device, list[Tensor]] = {}

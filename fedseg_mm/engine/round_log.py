@@ -1,4 +1,4 @@
-"""What is written down about a round."""
+"""The log of a round."""
 import json
 import math
 import time
@@ -43,7 +43,7 @@ class RoundLog:
         self.counts_bytes = counts_bytes
         self.num_clients = num_clients
         self.private = private
-        #: What may be told of a private round.
+        #: What may be published of a private round.
         self.privacy: PrivacySpent | None = None
         self.bytes_down = len(cohort) * broadcast.num_bytes * counts_bytes
         self.bytes_up = 0
@@ -122,7 +122,7 @@ class RoundLog:
         """The console's line."""
         if self.private:
             spent = '' if self.privacy is None else f'{self.privacy.sentence()}; '
-            return f'Round {self.round + 1}: {spent}who took part and what they reported is not logged'
+            return f'Round {self.round + 1}: {spent}who took part and what they reported are not logged'
         clients = ', '.join(f'{client["name"]} ({client.get("loss", math.nan):.3f}, {client["time"]:.1f} s)'
                             for client in self.clients)
         return (f'Round {self.round + 1}: clients (loss, time) {clients}; {self.images} images, '

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 def share_clients(cohort: Sequence[int], costs: Sequence[int], num_processes: int) -> list[list[int]]:
     """Give every process clients to train, so that all end at about the same time.
 
-    Clients with most batches come first, each to the process that has least
-    to do so far (Graham, 1969). The shares follow from the arguments alone:
+    Clients with the most batches come first, each to the process with the
+    least to do so far (Graham, 1969). The shares follow from the arguments alone:
     every process computes the same.
 
     Args:

@@ -1,4 +1,4 @@
-"""A training ends at a point where nothing is lost."""
+"""Ends a training at a point where nothing is lost."""
 import os
 import signal
 import threading
@@ -12,7 +12,7 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(KeyboardInterrupt):
-    """A training was asked to end, and has.
+    """A training was asked to end, and did.
 
     Args:
         number (int): The signal.

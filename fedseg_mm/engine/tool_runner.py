@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 FOR_THE_FILE = (
     '\n-----', 'Config:\n', 'Hooks will be executed', 'paramwise_options', 'The prefix is not set in metric class',
     '"FileClient" will be deprecated', '"HardDiskBackend" is the alias', 'Exp name:', 'Checkpoints will be saved to',
-    'Saving checkpoint at', 'Distributed training is not used')
+    'Saving checkpoint at', 'Loads checkpoint by', 'Distributed training is not used')
 #: Warnings of MMSegmentation's on its own code.
 OF_NO_USE = ('``build_loss`` would be deprecated', 'The draw is False, it means that the hook')
 

@@ -96,5 +96,5 @@ def read_matrix(path: Path) -> tuple[np.ndarray, list[str]]:
         head, *lines = csv.reader(file)
     names = head[1:]
     if not names or [line[0] for line in lines if line] != names or any(len(line) != len(head) for line in lines):
-        raise ValueError(f'{path} is no confusion matrix')
+        raise ValueError(f'{path} is not a confusion matrix')
     return np.array([line[1:] for line in lines], np.int64), names

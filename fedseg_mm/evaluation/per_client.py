@@ -1,4 +1,4 @@
-"""How good a federation's models are for each of its clients."""
+"""Evaluates a federation's models for each of its clients."""
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -211,8 +211,9 @@ def own_weights(checkpoint: Path, state: dict, device: torch.device) -> Iterator
     store = ClientStateStore(checkpoint.parent / clients_folder(state))
     for client, rounds in sorted(state.get('clients', {}).items()):
         if not store.has(client, rounds):
-            raise FedSegError(f'{store.folder} lacks what client {client} kept after round {rounds}, which belongs to '
-                              f'{checkpoint}: evaluate the last checkpoint, with the folder of the training beside it')
+            raise FedSegError(f'{store.folder} lacks the state of client {client} after round {rounds}, which belongs '
+                              f'to {checkpoint}: evaluate the last checkpoint, with the folder of the '
+                              'training beside it')
         weights = store.load(client, device, rounds).get('weights', {})
         if weights:
             yield client, weights
@@ -249,7 +250,7 @@ def client_table(figures: Sequence[ClientFigures]) -> str:
     if len(figures) > MOST_LINES:
         lines.append(f'The first {MOST_LINES} of {len(figures)} clients are shown; all are in the file.')
     if any(one.own_model for one in figures):
-        lines.append('* with weights of its own; the others have the global model')
+        lines.append('* evaluated with its own weights; the others with the global model')
     for kind, words_of_kind in (('own_images', 'own images'), ('test_images', 'test images')):
         found = spread(figures)[kind].get('mIoU')
         # the global model has one figure on the test images

@@ -1,4 +1,4 @@
-"""That the heads of a model take what its backbone gives."""
+"""Checks that the heads of a model fit its backbone."""
 import torch
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import nn

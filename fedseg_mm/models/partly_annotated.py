@@ -165,8 +165,8 @@ def check_losses(model: nn.Module, hides: bool, has_void: bool) -> tuple[list[st
         elif trial.error_with_void is not None:
             if hides or has_void:
                 faults.append(f'{key}: {kind} fails where pixels are void or unannotated ({trial.error_with_void}): '
-                              'use another loss, or take off its class_weight')
+                              'use another loss, or remove its class_weight')
         elif trial.learns_void and hides and not isinstance(loss, DiceLoss):
             warnings.append(f'{key}: {kind} also learns from pixels that a client does not annotate, as if their class '
-                            'were known: take a loss that leaves out label 255, such as TverskyLoss or LovaszLoss.')
+                            'were known: use a loss that ignores label 255, such as TverskyLoss or LovaszLoss.')
     return faults, warnings

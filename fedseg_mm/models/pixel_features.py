@@ -18,7 +18,7 @@ def classifying_head(model: nn.Module) -> nn.Module:
     head = heads[-1] if isinstance(heads, nn.ModuleList) else heads
     if not isinstance(getattr(head, 'conv_seg', None), nn.Conv2d):
         raise FedSegError(f'{type(head).__name__} does not classify pixel embeddings (it has no conv_seg), which this '
-                          'algorithm works on: choose another decode head, or a method such as FedAvg with BackCELoss')
+                          'algorithm needs: choose another decode head, or a method such as FedAvg with BackCELoss')
     return head
 
 
@@ -164,7 +164,7 @@ class PixelFeatures:
         inputs, embeddings, logits = self._inputs, self._embeddings, self._logits
         self._clear()
         if inputs is None or embeddings is None or logits is None:
-            raise FedSegError(f'{type(self.head).__name__} does not use its classifier (conv_seg), on whose input this '
-                              'algorithm works: choose another decode head, or a method such as FedAvg with '
+            raise FedSegError(f'{type(self.head).__name__} does not use its classifier (conv_seg), whose input this '
+                              'algorithm needs: choose another decode head, or a method such as FedAvg with '
                               'BackCELoss')
         return PixelMaps(self.head, inputs, embeddings, logits)

@@ -1,4 +1,4 @@
-"""How much privacy the rounds of a run have cost."""
+"""The privacy that the rounds of a run have cost."""
 import logging
 import math
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from fedseg_mm.errors import FedSegError
 
-#: Noise multipliers between which one is looked for.
+#: Noise multipliers between which one is searched for.
 LEAST_NOISE, MOST_NOISE = 1e-2, 1e5
 
 

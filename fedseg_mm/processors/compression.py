@@ -1,4 +1,4 @@
-"""What every compression is: an update in fewer bytes."""
+"""Base of the compressions: an update in fewer bytes."""
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 

@@ -28,7 +28,7 @@ MARGIN = 1e-6
 
 @dataclass(frozen=True)
 class PrivacySpent:
-    """What may be told of a round: nothing in it depends on a client but through the noise.
+    """What may be published of a round: nothing in it depends on a client except through the noise.
 
     Args:
         epsilon (float): After this round.
@@ -68,8 +68,8 @@ class DifferentialPrivacy(UpdateProcessor):
     .. math::
         \bar\Delta = \frac 1n \Bigl(\sum_{k \in S_t} \Delta_k + \mathcal N(0, z_\Delta^2 S^2 I)\Bigr)
 
-    n is the size of a cohort, or under Poisson sampling its mean, whoever has
-    come. Tensors that are not trained stay as they are.
+    n is the size of a cohort, or under Poisson sampling its mean, whoever
+    takes part. Tensors that are not trained stay as they are.
 
     With ``target_quantile`` :math:`\gamma`, the clip follows the updates'
     lengths (Andrew et al., algorithm 1): each client adds the bit
@@ -88,12 +88,12 @@ class DifferentialPrivacy(UpdateProcessor):
     replaced, which moves the sum by up to :math:`2 S`.
 
     Args:
-        delta (float): :math:`\delta`, in (0, 1); less than one by the number
-            of clients.
+        delta (float): :math:`\delta`, in (0, 1); less than one over the
+            number of clients.
         max_norm (float): :math:`S`, or with ``target_quantile`` the first one,
             above 0.
         noise_multiplier (float, optional): z, at least 0. Defaults to None:
-            the least with which all rounds keep ``target_epsilon``.
+            the least noise with which all rounds keep ``target_epsilon``.
         target_epsilon (float, optional): Where the training stops, above 0.
             Defaults to None: it does not.
         target_quantile (float, optional): :math:`\gamma`, between 0 and 1.
@@ -123,7 +123,7 @@ class DifferentialPrivacy(UpdateProcessor):
         self.max_norm = check_number(self._key('max_norm'), max_norm, above=0)
         if noise_multiplier is None and target_epsilon is None:
             raise FedSegError('federated.processors.DifferentialPrivacy needs noise_multiplier, or target_epsilon to '
-                              'find it by')
+                              'derive it from')
         if noise_multiplier is not None:
             check_number(self._key('noise_multiplier'), noise_multiplier, least=0)
         if target_epsilon is not None:
@@ -156,7 +156,7 @@ class DifferentialPrivacy(UpdateProcessor):
         own, algorithm = type(self).__name__, federation.algorithm
         if len(federation.processors.processors) > 1:
             raise FedSegError(f'federated.processors: {own} clips and adds noise itself, and what other processors do '
-                              'to an update is not accounted for: list it alone')
+                              'to an update is not accounted for: use it alone')
         if (name := type(federation.make_aggregator()).__name__) != 'WeightedMean':
             raise FedSegError(f'federated.aggregator: {own} knows what one client can change in the mean, but not in '
                               f'{name}: leave out federated.aggregator')
@@ -232,11 +232,11 @@ class DifferentialPrivacy(UpdateProcessor):
         said = [f'Differential privacy of clients ({self.sampling.adjacency}): noise multiplier '
                 f'{self.noise_multiplier:.4g}, epsilon {end:.4g} at delta {self.delta:g} after all {rounds} rounds.']
         if self.reproducible:
-            said.append('reproducible=True: noise and cohorts follow from the seed, so that there is NO privacy '
-                        'guarantee against whoever knows it.')
+            said.append('reproducible=True: noise and cohorts follow from the seed, so there is NO privacy '
+                        'guarantee against anyone who knows it.')
         if self.delta >= 1 / self.sampling.num_clients:
-            said.append(f'delta={self.delta:g} is not below one by the number of clients, '
-                        f'{1 / self.sampling.num_clients:.2g}: to publish one client whole may satisfy it.')
+            said.append(f'delta={self.delta:g} is not below one over the number of clients, '
+                        f'{1 / self.sampling.num_clients:.2g}: publishing all of one client may satisfy it.')
         return said
 
     def stops(self, left: int = 1) -> str | None:
@@ -291,7 +291,7 @@ class DifferentialPrivacy(UpdateProcessor):
 
     @property
     def denominator(self) -> float:
-        """What the sum of the updates is divided by, whoever has come."""
+        """What the sum of the updates is divided by, whoever took part."""
         assert self.sampling is not None
         return self.sampling.cohort
 
@@ -334,7 +334,7 @@ class DifferentialPrivacy(UpdateProcessor):
         return noise
 
     def trained_names(self) -> list[str]:
-        """Names of the parameters that learn; the federation sets it."""
+        """Names of the trainable parameters; the federation sets it."""
         raise RuntimeError('DifferentialPrivacy needs a federation')
 
     # --- checkpoints --------------------------------------------------------

@@ -29,7 +29,7 @@ class ProcessorPipeline:
         self._names = [f'{i}.{type(processor).__name__}' for i, processor in enumerate(self.processors)]
         for processor in self.processors[:-1]:
             if processor.encodes:
-                raise FedSegError(f'federated.processors: {type(processor).__name__} encodes the update, so that it '
+                raise FedSegError(f'federated.processors: {type(processor).__name__} encodes the update, so it '
                                   f'must come last, but {type(self.processors[-1]).__name__} does')
 
     @property

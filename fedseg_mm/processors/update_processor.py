@@ -1,4 +1,4 @@
-"""What every update processor is: a change to an update before it leaves, or to the combined update."""
+"""Base of the update processors: a change to an update before it leaves, or to the combined update."""
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

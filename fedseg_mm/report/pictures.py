@@ -12,6 +12,8 @@ LINES = ('-', '--', ':', '-.')
 MARKERS = 'osD^vPX*'
 #: Clients whose bars are drawn; of more, a histogram.
 MOST_BARS = 60
+#: Evaluations whose rounds and figures a heat map has room for.
+MOST_ROUNDS = 25
 
 
 def _save(figure: Figure, path: Path) -> Path:
@@ -22,6 +24,11 @@ def _save(figure: Figure, path: Path) -> Path:
 def _style(i: int, run: RunRecord) -> dict:
     """How the line of a run looks in every picture."""
     return dict(linestyle=LINES[i % len(LINES)], linewidth=1.2, color=f'C{i % 10}', label=run.name)
+
+
+def _count_whole(axis) -> None:
+    """There is no round 0.5, also not on the axis of a short run."""
+    axis.get_major_locator().set_params(integer=True)
 
 
 def draw_curves(runs: Sequence[RunRecord], path: Path) -> Path | None:
@@ -46,6 +53,8 @@ def draw_curves(runs: Sequence[RunRecord], path: Path) -> Path | None:
         axes.set_xlim(left=0)
         axes.set_ylim(0, 1.06 * axes.get_ylim()[1])
         axes.grid(alpha=0.3)
+    for axes in panels[:2]:
+        _count_whole(axes.xaxis)
     figure.legend(*panels[0].get_legend_handles_labels(), loc='outside lower center', ncols=3, frameon=False)
     return _save(figure, path)
 
@@ -61,11 +70,12 @@ def draw_classes(run: RunRecord, path: Path) -> Path | None:
     figure = Figure(figsize=(11, 1.6 + 0.26 * len(names)), layout='constrained')
     axes = figure.subplots()
     image = axes.imshow(values, aspect='auto', cmap='cividis', vmin=0, vmax=100, interpolation='nearest')
-    axes.set_xticks(range(len(rounds)), [str(number) for number in rounds])
+    some = range(0, len(rounds), -(-len(rounds) // MOST_ROUNDS))
+    axes.set_xticks(some, [str(rounds[place]) for place in some])
     axes.set_yticks(range(len(names)), [f'{name} (nobody annotates it)' if name in run.unannotated_classes else name
                                         for name in names])
     axes.set_xlabel('round')
-    if len(rounds) <= 25:
+    if len(rounds) <= MOST_ROUNDS:
         for (row, column), value in np.ndenumerate(values):
             axes.text(column, row, '–' if np.isnan(value) else f'{value:.0f}', ha='center', va='center', fontsize=8,
                       color='black' if value > 55 else 'white')
@@ -80,7 +90,7 @@ def draw_clients(run: RunRecord, path: Path) -> Path | None:
         return None
     figure = Figure(figsize=(11, 3.6), layout='constrained')
     for axes, key, what in zip(figure.subplots(1, 3), ('rounds', 'last_loss', 'seconds'), (
-            'rounds that it took part in', 'mean loss of its last round', 'seconds per round')):
+            'rounds taken part in', 'mean loss of its last round', 'seconds per round')):
         values = [client[key] if client[key] is not None else np.nan for client in clients]
         if len(clients) > MOST_BARS:
             axes.hist([value for value in values if np.isfinite(value)], bins=30, color='0.45')
@@ -90,6 +100,8 @@ def draw_clients(run: RunRecord, path: Path) -> Path | None:
             axes.set_xticks(range(len(clients)), [client['name'][:12] for client in clients], rotation=90, fontsize=7)
             axes.set(xlabel='client', ylabel=what)
             axes.grid(axis='y', alpha=0.3)
+        if key == 'rounds':
+            _count_whole(axes.xaxis if len(clients) > MOST_BARS else axes.yaxis)
     return _save(figure, path)
 
 
@@ -135,6 +147,7 @@ def draw_privacy(runs: Sequence[RunRecord], path: Path) -> Path | None:
             bought.plot(*zip(*found), marker=MARKERS[i % len(MARKERS)], markersize=4, **style)
     spent.set(xlabel='round', ylabel='epsilon')
     bought.set(xlabel='epsilon', ylabel='mIoU (%)')
+    _count_whole(spent.xaxis)
     for axes in (spent, bought):
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
@@ -151,8 +164,9 @@ def draw_rounds(runs: Sequence[RunRecord], path: Path) -> Path:
         seconds.plot(list(run.rounds), [line['time'] for line in run.rounds.values()], **style)
         sent.plot(list(run.rounds), [(line['bytes_up'] + line['bytes_down']) / 1e6 for line in run.rounds.values()],
                   **style)
-    for axes, what in ((seconds, 'training of the round (s)'), (sent, 'sent up and down (MB)')):
+    for axes, what in ((seconds, 'training time of the round (s)'), (sent, 'sent up and down (MB)')):
         axes.set(xlabel='round', ylabel=what)
+        _count_whole(axes.xaxis)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
     figure.legend(*seconds.get_legend_handles_labels(), loc='outside lower center', ncols=3, frameon=False)

@@ -132,7 +132,7 @@ class RunRecord:
         if not isinstance(last, dict) or 'delta' not in last:
             return ''
         epsilon = 'infinite' if last.get('epsilon') is None else f'{last["epsilon"]:.4g}'
-        none = ', but noise that follows from the seed protects from nobody who knows it'
+        none = ', but noise derived from the seed gives no protection against anyone who knows it'
         return (f'Client-level differential privacy: epsilon {epsilon} at delta {last["delta"]:g} '
                 f'({last.get("adjacency")}){none if last.get("reproducible") else ""}.')
 

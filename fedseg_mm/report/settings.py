@@ -26,7 +26,7 @@ def read_settings(path: Path) -> dict[str, object]:
         settings: dict[str, object] = {}
         for statement in tree.body:
             if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):
-                raise ValueError(f'line {statement.lineno} is no assignment')
+                raise ValueError(f'line {statement.lineno} is not an assignment')
             _flatten(_value(statement.value), statement.targets[0].id, settings)
     except (OSError, SyntaxError, ValueError, RecursionError) as error:
         raise FedSegError(f'the config {path} cannot be read as settings: {error}') from error

@@ -13,11 +13,11 @@ from fedseg_mm.seeding import derived_generator
 class ClassBalancedSampler(ClientSampler):
     """``clients_per_round`` clients, drawn by the classes that they annotate, one class after the other.
 
-    The classes take turns in an order that is drawn anew whenever all had
-    theirs; the turns of a round go on from those of the round before. A
-    class's turn is that of one of its clients, drawn uniformly from those that
-    are not in the cohort yet. With FedSeg's partitions, uniform cohorts leave
-    out a class for many rounds by chance; these do not.
+    The classes take turns in an order that is redrawn whenever all have had
+    theirs; a round continues the turns of the round before. In a class's turn,
+    one of its clients joins the cohort, drawn uniformly from those that are
+    not in it yet. With FedSeg's partitions, uniform cohorts leave out a class
+    for many rounds by chance; these do not.
     """
 
     def setup(self, shards: Sequence[ClientShard], clients_per_round: int) -> None:

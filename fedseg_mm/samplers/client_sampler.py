@@ -1,4 +1,4 @@
-"""What every client sampler is: who takes part in a round."""
+"""Base of the client samplers: who takes part in a round."""
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ class ClientSampler(ABC):
     """
 
     def setup(self, shards: Sequence[ClientShard], clients_per_round: int) -> None:
-        """Learn what federation this is.
+        """Take note of the federation.
 
         Args:
             shards (Sequence[ClientShard]): What each client holds and
@@ -26,8 +26,8 @@ class ClientSampler(ABC):
             FedSegError: No cohort can be drawn; names the config's key.
         """
         if not 1 <= clients_per_round <= len(shards):
-            raise FedSegError(f'federated.clients_per_round={clients_per_round} must be between 1 and the number of '
-                              f'clients of the federation, {len(shards)}: change it')
+            raise FedSegError(f'federated.clients_per_round={clients_per_round} must be between 1 and {len(shards)}, '
+                              'the number of clients of the federation')
         self.num_clients = len(shards)
         self.clients_per_round = clients_per_round
 

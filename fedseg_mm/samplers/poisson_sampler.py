@@ -1,4 +1,4 @@
-"""Every client decides for itself: cohorts as the accounting of differential privacy likes them."""
+"""Every client decides for itself, as the accounting of differential privacy assumes."""
 from collections.abc import Sequence
 
 from fedseg_mm.datasets.partition import ClientShard
@@ -16,7 +16,7 @@ class PoissonSampler(ClientSampler):
     stays as it is.
 
     Args:
-        probability (float, optional): From above 0 to 1. Defaults to None:
+        probability (float, optional): Above 0, at most 1. Defaults to None:
             ``clients_per_round`` divided by the number of clients, so that
             this is the mean size of a cohort.
 

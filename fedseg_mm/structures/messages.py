@@ -50,7 +50,7 @@ def _unpack(kind: str, message: bytes) -> tuple[dict, dict[str, dict[str, Tensor
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, FedSegError):
             raise
-        raise FedSegError(f'the message is damaged or is no {kind} of fedseg_mm') from error
+        raise FedSegError(f'the message is damaged or is not a fedseg_mm {kind}') from error
     groups: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         group, _, rest = name.partition('/')

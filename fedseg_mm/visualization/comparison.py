@@ -30,6 +30,7 @@ def draw_comparison(curves: Mapping[str, Sequence[tuple[int, float]]], rows: Seq
     for style, (name, points) in zip(('--', '-', '-.', ':') * len(curves), curves.items()):
         axes.plot(*zip(*points), style, marker='.', label=name)
     axes.set_xlabel('round')
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel('mIoU (%)')
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)

@@ -90,7 +90,7 @@ def test_mistakes_are_one_sentence():
         SignFlip()
     with pytest.raises(FedSegError, match='must be a number above 0 and at most 1, but is 2'):
         SignFlip(share=2)
-    for attack, words in ((SignFlip(clients=[9]), 'names the client 9'), (SignFlip(share=.1), 'makes none of 3')):
+    for attack, words in ((SignFlip(clients=[9]), 'names the client 9'), (SignFlip(share=.1), 'makes none of the 3')):
         with pytest.raises(FedSegError, match=words):
             HostileClients([attack]).setup(['0', '1', '2'], 4, seed=0)
 
@@ -162,7 +162,7 @@ def test_colluding_clients_in_two_processes(tiny_data, tmp_path):
         for name in ('one', 'two')}
     done = run_tool('fed_train', configs['one'])
     assert done.returncode == 0, done.stderr
-    assert 'Hostile clients, as federated.attacks asks for: ALIE by ' in done.stdout + done.stderr
+    assert 'Hostile clients, as set in federated.attacks: ALIE by ' in done.stdout + done.stderr
     done = run_processes(2, 'fed_train', configs['two'])
     assert done.returncode == 0, done.stdout + done.stderr
     one, two = (weights_of(tmp_path / name / 'round_1.pth') for name in configs)

@@ -8,8 +8,8 @@ from tests.test_cli.test_train_errors import refuse_quickly
 #: What is changed in a config that trains, and the sentence; DATA is the data's folder, and WORK the work dir.
 BAD_INPUTS = [
     ({'train_dataloader.dataset.data_root': 'nowhere'},
-     'the data folder nowhere does not exist: put or link the data set there, name the folder in the '
-     'environment variable that docs/data.md gives for it, or set train_dataloader.dataset.data_root'),
+     'the data folder nowhere does not exist: put or link the data set there, or set '
+     'train_dataloader.dataset.data_root'),
     ({'val_dataloader.dataset.data_prefix.img_path': 'typo'},
      'the data folder DATA/typo does not exist (val_dataloader.dataset.data_prefix.img_path)'),
     ({'federated.client_per_round': 3},
@@ -51,10 +51,10 @@ BAD_INPUTS = [
      'batch normalisation cannot train on batches of one image: set train_dataloader.batch_size to at '
      'least 2, or use another norm_cfg, such as GN'),
     ({'federated.partitioner.num_clients': 25},
-     'num_clients=25 is more than the 24 images that show a class: have fewer clients'),
+     'num_clients=25 is more than the 24 images that show a class: use fewer clients'),
     ({'federated.clients_per_round': 9},
-     'federated.clients_per_round=9 must be between 1 and the number of clients of the federation, 8: '
-     'change it'),
+     'federated.clients_per_round=9 must be between 1 and 8, the number of clients of the '
+     'federation'),
     ({'federated.algorithm': 'FedProx'},
      "federated.algorithm must be a dict with a `type`, but is 'FedProx'"),
     ({'federated.algorithm': {'type': 'FedAdam', 'betas': 0.9}},
@@ -121,7 +121,7 @@ BAD_INPUTS = [
     ({'optim_wrapper.optimizer.lr': -1},
      'SGD cannot be built as the config says: Invalid learning rate: -1'),
     ({'optim_wrapper.optimizer.lr': 'abc'},
-     "optim_wrapper.optimizer.lr must be a number, but is the text 'abc'"),
+     "optim_wrapper.optimizer.lr must be a number, but is the string 'abc'"),
     ({'optim_wrapper.optimizer.momentumm': 0.9},
      'unknown key `momentumm` in optim_wrapper.optimizer: did you mean `momentum`?'),
     ({'optim_wrapper.type': 'OptimWraper'},
@@ -148,17 +148,17 @@ BAD_INPUTS = [
      'federated.processors: noise protects a client only where every update counts alike, but FedAvg '
      'weighs them by their images: set federated.algorithm.weighting=equal'),
     ({'federated.processors': [{'type': 'Int8Compression'}, {'type': 'NormClipping', 'max_norm': 1}]},
-     'federated.processors: Int8Compression encodes the update, so that it must come last, but '
+     'federated.processors: Int8Compression encodes the update, so it must come last, but '
      'NormClipping does'),
     ({'federated.processors': [{'type': 'DifferentialPrivacy', 'delta': 0.0001, 'max_norm': 1}]},
-     'federated.processors.DifferentialPrivacy needs noise_multiplier, or target_epsilon to find it by'),
+     'federated.processors.DifferentialPrivacy needs noise_multiplier, or target_epsilon to derive it from'),
     ({'federated.attacks': {'type': 'SignFlip'}},
      "federated.attacks must be a list of dicts, but is {'type': 'SignFlip'}"),
     ({'federated.attacks': [{'type': 'SignFlip'}]},
      'federated.attacks.SignFlip.share or federated.attacks.SignFlip.clients must say who is hostile: '
      'give one of the two'),
     ({'federated.attacks': [{'type': 'SignFlip', 'share': 0.01}]},
-     'federated.attacks: SignFlip with share=0.01 makes none of 8 clients hostile: raise it, or name '
+     'federated.attacks: SignFlip with share=0.01 makes none of the 8 clients hostile: raise it, or list '
      'clients'),
     ({'federated.attacks': [{'type': 'SignFlip', 'clients': [8]}]},
      'federated.attacks: SignFlip names the client 8, but the 8 clients are 0 to 7'),
@@ -192,7 +192,7 @@ BAD_INPUTS = [
     ({'val_evaluator.type': 'IoUMetrics'},
      'unknown type `IoUMetrics` in val_evaluator: did you mean `IoUMetric`?'),
     ({'val_evaluator.iou_metrics': ['mIoUU']},
-     "val_evaluator.iou_metrics names 'mIoUU', which is none of mIoU, mDice, mFscore"),
+     "val_evaluator.iou_metrics names 'mIoUU', which is not one of mIoU, mDice, mFscore"),
     ({'default_hooks.checkpoint.type': 'CheckpointHok'},
      'CheckpointHok is not in the mmseg::hook registry: did you mean CheckpointHook?'),
     ({'default_hooks.checkpoint.save_best': 'mIuO'},

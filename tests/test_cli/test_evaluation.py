@@ -97,7 +97,7 @@ def test_a_class_that_no_image_shows_is_said_beside_the_mean(trained, tmp_path):
         cv2.imwrite(str(path), np.where((label > 1) & (label < 255), 1 - label % 2, label))
     changes = {f'{mode}_dataloader.dataset.data_root': str(data) for mode in ('train', 'test')}
     evaluate(trained, tmp_path, **changes)
-    sentence = f'No evaluated image shows {CLASSES[2]}, {CLASSES[3]}: the mean is over the other 2 of 4 classes'
+    sentence = f'No evaluated image shows {CLASSES[2]}, {CLASSES[3]}: mIoU is the mean over the other 2 of 4 classes'
     assert said(tmp_path / 'run').count(sentence) == 1
     cfg = tiny_config(data, tmp_path / 'again', **{'train_cfg.max_rounds': 2, 'train_cfg.val_interval': 1})
     cfg.dump(tmp_path / 'again.py')

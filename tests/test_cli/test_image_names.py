@@ -41,4 +41,4 @@ def test_images_of_one_name(own_data, tmp_path, second, option, collide, monkeyp
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code.startswith(f'test: {option} names files after images, but {own_data}/img_dir/test/a/000.png '
-                                      f'and {own_data}/img_dir/test/{second} would share one: rename')
+                                      f'and {own_data}/img_dir/test/{second} would share a name: rename')

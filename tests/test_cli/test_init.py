@@ -74,12 +74,12 @@ def spoil(folder: Path, how: str) -> None:
 
 @pytest.mark.parametrize('how, options, sentence', [
     ('painted', [], 'has 3 channels, but must hold one class index per pixel'),
-    ('binary', [], 'the masks hold 0 and 255 alone: there is nothing to tell apart. 255 means void'),
+    ('binary', [], 'the masks hold only 0 and 255: there is nothing to tell apart. 255 means void'),
     ('cut off', [], 'or its mask 000.png cannot be read'),
     ('missing', [], '1 of 24 images have no mask, such as 000'),
     ('other names', [], 'begins with the name of an image'),
     ('no images', [], 'has none of the folders images, image, '),
-    ('no validation', [], 'has the subfolder train alone'),
+    ('no validation', [], 'has only the subfolder train'),
     ('', ['--classes', 'a', 'b'], '--classes names 2, but the masks hold values up to 3: name 4'),
     ('', ['--clients', '99'], '--clients 99 is more than the 24 images for training'),
     ('', ['--clients', '0'], '--clients must be an integer of at least 1, but is 0'),

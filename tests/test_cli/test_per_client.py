@@ -135,7 +135,7 @@ def test_what_a_client_kept_is_missing(trained, tmp_path):
     folder = trained(type='FedBN')
     shutil.copy(folder / 'round_2.pth', tmp_path / 'moved.pth')
     sentence = refused(folder, checkpoint=tmp_path / 'moved.pth')
-    assert 'clients lacks what client' in sentence and 'with the folder of the training beside it' in sentence
+    assert 'clients lacks the state of client' in sentence and 'with the folder of the training beside it' in sentence
 
 
 def test_another_partition_than_that_of_the_training(trained):
@@ -146,7 +146,7 @@ def test_another_partition_than_that_of_the_training(trained):
 def test_not_with_test_time_augmentation(trained):
     sentence = refused(trained(type='FedAvg'), '--tta', '--cfg-options', 'tta_model.type=SegTTAModel',
                        'tta_pipeline=[]')
-    assert sentence == 'test: --per-client cannot be joined with --tta: leave one of them out'
+    assert sentence == 'test: --per-client cannot be combined with --tta: leave one of them out'
 
 
 def test_unannotated_pixels_of_a_silo_and_classes_that_nobody_annotates(own_data, tmp_path):

@@ -17,6 +17,7 @@ from mmseg.apis import MMSegInferencer, inference_model, init_model
 from mmseg.registry import MODELS
 
 from fedseg_mm.cli.publish import main, publish
+from fedseg_mm.cli.test import main as evaluate
 from tests.conftest import CLASSES, assert_same_bits, run_tool, tiny_config, weights_of, write_config
 from tests.test_engine.test_federated_loop import train
 
@@ -115,7 +116,7 @@ def test_a_file_is_never_replaced_by_another(fedseg, tmp_path, capsys):
     written = path.stat().st_mtime_ns
     assert publish(fedseg.checkpoint, tmp_path) == path and path.stat().st_mtime_ns == written
     path.write_bytes(b'precious')
-    assert 'exists and is another file' in refuse(capsys, fedseg.checkpoint, '--out', tmp_path)
+    assert 'exists with other content' in refuse(capsys, fedseg.checkpoint, '--out', tmp_path)
     assert path.read_bytes() == b'precious' and list(tmp_path.iterdir()) == [path]
 
 
@@ -148,7 +149,7 @@ def test_only_the_named_weights_are_in_the_file(tmp_path):
 @pytest.mark.parametrize('content, sentence', [
     (None, 'there is no checkpoint'),
     (b'hello', 'cannot be read: it is damaged'),
-    ([1, 2], 'is no checkpoint: it holds a list'),
+    ([1, 2], 'is not a checkpoint: it holds a list'),
     (dict(w=torch.ones(1)), 'has no `state_dict`'),
     (dict(state_dict=torch.ones(1)), 'has no `state_dict`'),
     (dict(state_dict={'projection_head.w': torch.ones(1), 'a': 1}), 'holds no weights of a segmentor'),
@@ -188,3 +189,11 @@ def test_help_teaches(capsys):
     text = capsys.readouterr().out
     for word in ('--out', 'examples:', 'python tools/fed_publish.py', 'MMSegInferencer', 'SHA-256'):
         assert word in text
+
+
+def test_the_training_s_own_checkpoint_is_evaluated_without_a_warning(fedseg, tmp_path, capfd):
+    """Its projection head is of no use to a test, and no mistake of the user's."""
+    evaluate([fedseg.config, str(fedseg.checkpoint), '--work-dir', str(tmp_path)])
+    printed = ''.join(capfd.readouterr())
+    assert 'mIoU' in printed and 'are loaded from the' not in printed and 'projection_head' not in printed
+    assert 'Loads checkpoint by' not in printed

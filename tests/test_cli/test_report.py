@@ -4,13 +4,16 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from matplotlib.figure import Figure
 
 from fedseg_mm.cli.report import main, run_names
 from fedseg_mm.cli.test import main as evaluate
 from fedseg_mm.cli.train import main as train
-from fedseg_mm.report import RunRecord
+from fedseg_mm.report import RunRecord, pictures
 from fedseg_mm.report.published import published_beside
 from fedseg_mm.report.settings import differences, read_settings
 from tests.conftest import write_config
@@ -165,7 +168,7 @@ def test_what_the_evaluation_left_is_on_the_page(run, tmp_path):
     (max(folder.glob('*/confusion.csv'))).write_text('damaged')
     (max(folder.glob('*/per_client.json'))).write_text('{"clients": 3')
     (max(folder.glob('*/predictions'), key=str) / '0_prediction.png').write_bytes(b'damaged')
-    assert 'Evaluation for each client' not in page_of(folder)
+    assert 'Evaluation per client' not in page_of(folder)
 
 
 @pytest.mark.parametrize('changes, figures', [
@@ -197,6 +200,27 @@ def test_epsilon_of_a_private_run(run, tmp_path):
     assert RunRecord(private, 'p').epsilon == {number: 0.5 * number for number in range(1, 7)}
     page = page_of(private)
     assert ('Client-level differential privacy: epsilon 3 at delta 0.0001 (one client added or removed), but noise '
-            'that follows from the seed protects from nobody who knows it.') in html.unescape(page)
+            'derived from the seed gives no protection against anyone who knows it.') in html.unescape(page)
     assert (private / 'report' / 'privacy.png').is_file() and 'epsilon over rounds' in page
     assert 'epsilon' not in page_of(run)
+
+
+@pytest.mark.parametrize('number', [2, 60])
+def test_axes_count_whole_rounds_and_have_room_for_them(monkeypatch, number):
+    figures: list[Figure] = []
+    monkeypatch.setattr(pictures, '_save', lambda figure, path: figures.append(figure))
+    rounds = range(1, number + 1)
+    run = SimpleNamespace(
+        name='run', partition={}, unannotated_classes=[], class_iou={round: {'road': 50.} for round in rounds},
+        rounds={round: dict(bytes_up=1, bytes_down=1, time=1.) for round in rounds},
+        evaluations={round: dict(mIoU=50., aAcc=50.) for round in rounds},
+        clients=[dict(name='A', rounds=number, last_loss=1., seconds=1.)])
+    pictures.draw_curves([run], Path())
+    pictures.draw_clients(run, Path())
+    pictures.draw_rounds([run], Path())
+    pictures.draw_classes(run, Path())
+    curves, clients, seconds, classes = (figure.axes for figure in figures)
+    for axis in (curves[0].xaxis, curves[1].xaxis, clients[0].yaxis, seconds[0].xaxis, seconds[1].xaxis):
+        assert all(tick == round(tick) for tick in axis.get_ticklocs())
+    assert [label.get_text() for label in classes[0].get_xticklabels()][:2] == ['1', '2' if number == 2 else '4']
+    assert len(classes[0].get_xticklabels()) <= 25

@@ -207,9 +207,9 @@ def test_a_file_in_the_config(run, finished):
 @pytest.mark.parametrize('name, sentence', [
     ('round_7.pth', 'round_7.pth to resume from does not exist: name a file such as'),
     ('.', 'to resume from is a folder: name a file such as'),
-    ('config.py', 'config.py cannot be read: it is damaged, is no checkpoint'),
+    ('config.py', 'config.py cannot be read: it is damaged, is not a checkpoint'),
     ('best', 'is not of a federated run: start from it with'),
-    ('flipped.pth', 'cannot be resumed, because it is damaged: bring back a copy')])
+    ('flipped.pth', 'cannot be resumed, because it is damaged: restore a copy')])
 def test_a_named_file_that_cannot_be_resumed(run, name, sentence):
     torch.save(dict(state_dict={}, meta=dict(epoch=1, iter=1), optimizer={}), run / 'best')
     shutil.copy(run / 'round_4.pth', run / 'flipped.pth')
@@ -312,12 +312,12 @@ def test_an_optimizer_or_schedule_of_another_type_is_refused(run, changes, sente
 
 @pytest.mark.parametrize('schedule, sentence', [
     (dict(type='PolyLR', eta_min=1e-4, end=1, by_epoch=True), None),
-    (dict(type='PolyLR', eta_min=1e-4, end=2, by_epoch=True), 'param_scheduler.0 (PolyLR) ends after round 2, so that '
+    (dict(type='PolyLR', eta_min=1e-4, end=2, by_epoch=True), 'param_scheduler.0 (PolyLR) ends after round 2, so '
      'the rate stays at its last value from there to round 4'),
     (dict(type='CosineAnnealingLR', T_max=2, end=9, by_epoch=True), 'param_scheduler.0 (CosineAnnealingLR) has '
-     'T_max=2, so that the rate rises again after round 2'),
+     'T_max=2, so the rate rises again after round 2'),
     (dict(type='MultiStepLR', milestones=[1, 3], by_epoch=True), 'param_scheduler.0 (MultiStepLR) ends after round 2, '
-     'so that the rate stays at its last value from there to round 4')],
+     'so the rate stays at its last value from there to round 4')],
     ids=['warm-up', 'poly', 'cosine', 'steps'])
 def test_a_schedule_that_was_made_for_fewer_rounds(tiny_data, tmp_path, schedule, sentence):
     path = config(tiny_data, tmp_path, param_scheduler=[schedule], **{'train_cfg.max_rounds': 2})

@@ -120,3 +120,12 @@ def test_cfg_options_that_cannot_be_read(option, capsys):
         main(['config.py', '--cfg-options', option])
     error = capsys.readouterr().err
     assert stop.value.code == 2 and 'cannot be read: override settings' in error and 'Traceback' not in error
+
+
+def test_a_file_of_one_s_own_that_imports_a_wrong_name(tiny_data, tmp_path, monkeypatch, capsys):
+    (tmp_path / 'my_broken_method.py').write_text('from fedseg_mm.algorithms import FedAverage\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = write_config(tiny_data, tmp_path, **{'custom_imports.imports': ['fedseg_mm', 'my_broken_method']})
+    sentence = refuse_quickly(capsys, config)
+    assert f"the imports of the config {config} fail: cannot import name 'FedAverage'" in sentence
+    assert 'PYTHONPATH' not in sentence

@@ -12,12 +12,14 @@ from mmengine.runner import Runner
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, OPTIMIZERS
 from torch.optim import SGD
+from torch.utils.data import DataLoader
 
 from fedseg_mm import FedSegError
 from fedseg_mm.cli.train import main
 from fedseg_mm.config import check_config, find_config
+from fedseg_mm.config.check import DATA_VARIABLES
 from fedseg_mm.engine import FederatedTrainLoop
-from tests.conftest import CLASSES, tiny_config, write_config
+from tests.conftest import CLASSES, ROOT, tiny_config, write_config
 
 METAINFO = 'train_dataloader.dataset.metainfo'
 HEAD = 'model.decode_head'
@@ -55,6 +57,26 @@ def head_loss(*losses) -> dict:
     return {f'{HEAD}.loss_decode': list(losses)}
 
 
+def test_a_missing_public_data_set_is_one_sentence(tiny_data, tmp_path, monkeypatch, capsys):
+    """It names the environment variable, and all keys that name the folder."""
+    monkeypatch.chdir(tmp_path)
+    config = write_config(tiny_data, tmp_path, **{
+        f'{mode}_dataloader.dataset.data_root': 'data/cityscapes' for mode in ('train', 'val')})
+    assert sentences(capsys, config) == [
+        'fed_train: the data folder data/cityscapes does not exist: put or link the data set there, name its folder in '
+        'the environment variable FEDSEG_CITYSCAPES, or set train_dataloader.dataset.data_root and '
+        'val_dataloader.dataset.data_root']
+    monkeypatch.setenv('FEDSEG_CAMVID', 'elsewhere')
+    config = write_config(tiny_data, tmp_path, **{'val_dataloader.dataset.data_root': 'elsewhere'})
+    assert 'environment variable FEDSEG_CAMVID, or set val_' in sentences(capsys, config)[0]
+
+
+def test_the_environment_variables_are_those_of_the_configs():
+    texts = [path.read_text() for path in (ROOT / 'configs' / '_base_' / 'datasets').glob('*.py')]
+    found = dict(pair for text in texts for pair in re.findall(r'\{\{\$(\w+):([\w/]+)\}\}', text))
+    assert found == {variable: folder for folder, variable in DATA_VARIABLES.items()}
+
+
 def pipeline(*transforms) -> dict:
     return {'train_dataloader.dataset.pipeline': [
         dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), *transforms, dict(type='PackSegInputs')]}
@@ -64,16 +86,16 @@ def pipeline(*transforms) -> dict:
     # classes
     (classes(), 'train_dataloader.dataset has no class names: set train_dataloader.dataset.metainfo='),
     (classes(CLASSES=CLASSES), 'train_dataloader.dataset.metainfo has the key `CLASSES`, which .* write `classes`'),
-    (classes(classes='water'), "metainfo.classes is the text 'water', of which every letter would be a class"),
+    (classes(classes='water'), "metainfo.classes is the string 'water', of which every letter would be a class"),
     (classes(classes=[1, 2, 3, 4]), r'metainfo.classes must be a list of names, but is \[1, 2, 3, 4\]'),
     (classes(classes=('a', 'b', 'b', 'c')), 'metainfo.classes names b twice'),
     (classes(classes=CLASSES, palette=[[0, 0, 0]] * 3), 'metainfo.palette has 3 colours for 4 classes'),
     ({'train_dataloader.dataset.type': 'Letters'}, 'metainfo.classes names sky, road, car, tree, but Letters has no '
      'such class: its classes are a, b, c, d, e'),
     ({'val_dataloader.dataset.metainfo.classes': CLASSES[:3]},
-     'val_dataloader.dataset has other classes than train_dataloader.dataset: it lacks tree'),
+     'val_dataloader.dataset has different classes from train_dataloader.dataset: it lacks tree'),
     ({'test_dataloader.dataset.metainfo.classes': (*CLASSES[:3], 'bush')},
-     'test_dataloader.dataset has other classes than .*: it lacks tree and it adds bush'),
+     'test_dataloader.dataset has different classes from .*: it lacks tree and it adds bush'),
     ({'val_dataloader.dataset.metainfo.classes': CLASSES[::-1]}, 'it has them in another order'),
     ({METAINFO: 5}, r'train_dataloader.dataset.metainfo must be a dict .*, but is 5'),
     # void
@@ -88,9 +110,10 @@ def pipeline(*transforms) -> dict:
     ({f'{HEAD}.num_classes': 2, f'{HEAD}.out_channels': 1, **classes(classes=CLASSES[:2])},
      'model.decode_head.loss_decode: BackCELoss needs a score for each class'),
     ({f'{HEAD}.out_channels': 1, **head_loss(dict(type='CrossEntropyLoss', use_sigmoid=True))},
-     'out_channels=1 tells two classes apart, but there are 4'),
+     'out_channels=1 only tells two classes apart, but there are 4'),
     ({f'{HEAD}.out_channels': 3}, 'model.decode_head.out_channels=3 must be the number of classes, 4'),
-    ({f'{HEAD}.num_classes': 1, **classes(classes=('crack', ))}, 'the data set has one class, crack, which leaves'),
+    ({f'{HEAD}.num_classes': 1, **classes(classes=('crack', ))},
+     'the data set has one class, crack, and nothing to tell it apart from'),
     (head_loss(dict(type='BackCELoss', class_weight=[1., 2.])), r'decode_head.loss_decode.0.class_weight has 2 numbers '
      'for 4 classes'),
     (head_loss(dict(type='BackCELoss', class_weight='none.npy')), 'class_weight names the file none.npy, which does'),
@@ -98,7 +121,7 @@ def pipeline(*transforms) -> dict:
     (head_loss(BACK_CE, dict(type='SiLogLoss')), 'model.decode_head.loss_decode.1: SiLogLoss fails on scores and'),
     (head_loss(BACK_CE, dict(type='OhemCrossEntropy')), 'OhemCrossEntropy fails on scores and labels'),
     (head_loss(dict(type='CrossEntropyLoss', class_weight=[1., 1., 1., 2.])),
-     'CrossEntropyLoss fails where pixels are void or unannotated .* take off its class_weight'),
+     'CrossEntropyLoss fails where pixels are void or unannotated .* remove its class_weight'),
     ({'model.data_preprocessor.size': (32, 64)},
      r'data_preprocessor.size is \(32, 64\), but images are cropped to \(48, 64\)'),
     ({'model.data_preprocessor.size': 48}, r'data_preprocessor.size must be \(height, width\), but is 48'),
@@ -109,7 +132,7 @@ def pipeline(*transforms) -> dict:
      'the pipeline loads no labels: add LoadAnnotations'),
     ({'val_dataloader.dataset.pipeline': [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]},
      "val_dataloader.dataset.pipeline has no dict.type='PackSegInputs'., which must be its last transform"),
-    ({'optim_wrapper.optimizer.lr': '0.1'}, "optim_wrapper.optimizer.lr must be a number, but is the text '0.1'"),
+    ({'optim_wrapper.optimizer.lr': '0.1'}, "optim_wrapper.optimizer.lr must be a number, but is the string '0.1'"),
     (head_loss(dict(type='BackCELoss', loss_weight='1')), "loss_decode.0.loss_weight must be a number, but"),
     (head_loss(dict(type='BackCELoss', use_sigmoid=True)), 'unknown key `use_sigmoid` in .*loss_decode.0: known keys'),
     ({'train_dataloader.num_workers': -1}, 'train_dataloader.num_workers must be an integer of at least 0, but is -1'),
@@ -117,8 +140,9 @@ def pipeline(*transforms) -> dict:
     ({'model.backbone.norm_cfg': dict(type='BatchNorm')}, 'unknown type `BatchNorm` in model.backbone.norm_cfg'),
     ({'model.backbone.type': 'FastSCN'}, 'FastSCN is not in the mmseg::model registry: did you mean FastSCNN'),
     ({'model': dict(_delete_=True, backbone=dict(type='FastSCNN'))}, 'a part of the config has no `type`: '),
-    ({'model.data_preprocessor': None}, 'the model has no data_preprocessor, so that images are neither normalised'),
-    ({'val_evaluator.iou_metrics': ['miou']}, "val_evaluator.iou_metrics names 'miou', which is none of mIoU, mDice"),
+    ({'model.data_preprocessor': None}, 'the model has no data_preprocessor, so images are neither normalised'),
+    ({'val_evaluator.iou_metrics': ['miou']},
+     "val_evaluator.iou_metrics names 'miou', which is not one of mIoU, mDice"),
     ({'default_hooks.checkpoint.save_best': 'mIou'}, "save_best is 'mIou', which no evaluation gives: .* aAcc, mAcc, "),
     ({'optim_wrapper.clip_grad': dict(max_norm=-1)}, 'clip_grad.max_norm must be a number above 0, but is -1'),
     ({'env_cfg': 'fast'}, "env_cfg must be a dict, but is 'fast'"),
@@ -126,7 +150,8 @@ def pipeline(*transforms) -> dict:
     (pipeline(dict(type='RandomResize', scale=(64, 48), ratio_range=(2., 0.5))),
      'the train pipeline fails on the image .*: AssertionError, in `assert min_ratio <= max_ratio`'),
     (pipeline(dict(type='RandomCrop', crop_size=(0, 64))), 'RandomCrop cannot be .*: AssertionError, in `assert'),
-    ({'custom_imports.imports': ['fedseg_mm', 'nobodys_package']}, 'imports what is not there .*nobodys_package'),
+    ({'custom_imports.imports': ['fedseg_mm', 'nobodys_package']},
+     "the imports of the config .* fail: No module named 'nobodys_package': install it or, for a file of your own"),
     ({'val_dataloader': dict(_delete_=True, batch_size=1)}, 'val_dataloader needs `dataset`, which is not given'),
     ({f'{HEAD}.chanels': 8}, "DepthwiseSeparableFCNHead cannot be built as the config says: .*'chanels'"),
     # sections
@@ -208,7 +233,7 @@ def test_joined_data_sets_that_differ(tiny_data, tmp_path, capsys):
     cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[part, other])
     cfg.dump(tmp_path / 'joined.py')
     line, = sentences(capsys, tmp_path / 'joined.py')
-    assert 'train_dataloader.dataset.datasets.1 has other classes than train_dataloader.dataset.datasets.0' in line
+    assert 'train_dataloader.dataset.datasets.1 has different classes from train_dataloader.dataset.datasets.0' in line
 
 
 # --- said, and trained ------------------------------------------------------
@@ -236,13 +261,13 @@ def said(monkeypatch):
 
 
 @pytest.mark.parametrize('algorithm, norm, rate, sentence', [
-    (dict(type='FedBN'), 'GN', 0.05, 'FedBN treats batch normalisation in a way of its own, but the model has none'),
+    (dict(type='FedBN'), 'GN', 0.05, 'FedBN treats batch normalisation specially, but the model has none'),
     (dict(type='SiloBN'), 'GN', 0.05, 'SiloBN treats batch normalisation'),
     (dict(type='FedAvg', batch_norm='recalibrate'), 'GN', 0.05, 'FedAvg treats batch normalisation'),
     (dict(type='FedAvg'), 'GN', 0.05, None),
     (dict(type='FedBN'), 'BN', 0.05, None),
     (dict(type='FedProx', mu=20), 'BN', 0.2, 'federated.algorithm.mu=20 is too strong for a learning rate of 0.2 with '
-     'momentum 0.9: their product 4 is above 3.8, .* take at most 19,'),
+     'momentum 0.9: their product 4 is above 3.8, .* use at most 19,'),
     (dict(type='FedProx', mu=18), 'BN', 0.2, None),
     (dict(type='FedDyn', alpha=50), 'BN', 0.2, 'federated.algorithm.alpha=50 is too strong'),
 ])
@@ -276,6 +301,21 @@ def test_times_beyond_the_run(tiny_data, tmp_path, monkeypatch, changes, sentenc
     monkeypatch.setattr(check, 'print_log', lambda text, *args, **kwargs: texts.append(text))
     check.warn_of_iterations(tiny_config(tiny_data, tmp_path, **changes))
     assert len(texts) == len(sentences) and all(part in text for part, text in zip(sentences, texts))
+
+
+@pytest.mark.parametrize('workers, sentences', [
+    ((500, 500), ['train_dataloader.num_workers=500 is more than the ']),
+    ((0, 500), ['val_dataloader.num_workers=500']), ((0, 1), [])])
+def test_more_workers_than_cores_are_warned_of_once(tiny_data, tmp_path, monkeypatch, recwarn, workers, sentences):
+    import fedseg_mm.config.check as check
+    texts: list[str] = []
+    monkeypatch.setattr(check, 'print_log', lambda text, *args, **kwargs: texts.append(text))
+    check.warn_of_workers(tiny_config(tiny_data, tmp_path, **{
+        f'{mode}_dataloader.num_workers': number for mode, number in zip(('train', 'val'), workers)}),
+        ('train_dataloader', 'val_dataloader'))
+    assert len(texts) == len(sentences) and all(part in text for part, text in zip(sentences, texts))
+    DataLoader([1], num_workers=500)
+    assert not recwarn.list  # torch's paragraph
 
 
 @pytest.mark.parametrize('loss, sentence', [
@@ -313,7 +353,7 @@ def test_ten_bad_masks_are_named(own_data, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize('values, changes, sentence', [
-    ((0, 255), {}, 'show background and void alone, and no pixel of crack: 255 is void here .* so write 1 for crack '
+    ((0, 255), {}, 'show only background and void, and no pixel of crack: 255 is void here .* so write 1 for crack '
      'into the masks instead of 255'),
     ((0, 1), {'train_dataloader.dataset.reduce_zero_label': True},
      'reduce_zero_label=True turns the value 0 into void'),

@@ -3,7 +3,7 @@ import pytest
 from mmengine.config import Config
 
 from fedseg_mm import FedSegError
-from fedseg_mm.config import federate_plain, find_config
+from fedseg_mm.config import federate_plain, find_config, load_config
 from tests.conftest import ROOT, run_tool, tiny_config
 
 FEDERATION = ROOT / 'configs' / '_base_' / 'federated' / 'fedseg_noniid1.py'
@@ -69,6 +69,15 @@ def test_epochs_become_rounds():
     assert plain.custom_imports.imports == ['fedseg_mm', 'json']
 
 
+def test_schedules_follow_the_rounds_that_the_command_line_asks_for():
+    name = 'mmseg::segformer/segformer_mit-b0_8xb1-160k_cityscapes-1024x1024.py'
+    cfg = load_config(name, {'train_cfg.max_rounds': 320}, str(FEDERATION))
+    assert cfg.train_cfg.max_rounds == 320 and cfg.default_hooks.checkpoint.interval == 32
+    assert [(schedule.begin, schedule.end) for schedule in cfg.param_scheduler] == [(0, 3), (3, 320)]
+    refused_later = load_config(name, {'train_cfg.max_rounds': 0}, str(FEDERATION))
+    assert refused_later.param_scheduler[1].end == 1500
+
+
 def test_a_warm_up_shorter_than_two_rounds_is_left_out():
     cfg = federated('segformer/segformer_mit-b0_8xb1-160k_cityscapes-1024x1024.py', **{
         'param_scheduler.0.end': 100, 'param_scheduler.1.begin': 100})
@@ -106,8 +115,8 @@ def test_a_plain_config_trains_and_evaluates_through_the_tools(tiny_data, tmp_pa
     done = run_tool('fed_train', *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     for said in ('300 iterations became 3 rounds', 'loss_decode: BackCELoss replaced CrossEntropyLoss',
-                 'a checkpoint is written every 1 rounds instead of every 100', 'Round(train) [3/3]',
-                 'PolyLR (0 to 300) goes from round 0 to 3', "the clients' own sampling replaced InfiniteSampler"):
+                 'a checkpoint is written every round instead of every 100 iterations', 'Round(train) [3/3]',
+                 'PolyLR (0 to 300) runs from round 0 to 3', 'per-client samplers replaced InfiniteSampler'):
         assert said in ' '.join(done.stdout.split()), said
     work_dir = tmp_path / 'work_dirs' / 'plain-federation'
     (tmp_path / 'plain_lite.py').write_text("_base_ = './plain.py'\ncustom_imports = dict(imports=['fedseg_mm'])\n")

@@ -56,7 +56,7 @@ def shards(*indices, classes=((0, ), (1, ))):
 
 
 @pytest.mark.parametrize('clients, sentence', [
-    (shards((0, 1), (1, 2)), 'client 0 and client St Mary both hold the image 1: every image may be there once'),
+    (shards((0, 1), (1, 2)), 'client 0 and client St Mary both hold the image 1: every image may be listed only once'),
     (shards((0, 0), (2, )), 'client 0 has the image 0 twice'),
     (shards((0, ), (3, )), 'client St Mary has the image 3, but there are 3: the partition counts them from 0 to 2'),
     (shards((-1, ), (2, )), 'client 0 has the image -1'),

@@ -54,18 +54,23 @@ def test_tables():
 
 @pytest.mark.parametrize('clients, batch_size, sentences', [
     ((ClientShard((0, 1), (0, 2)), ClientShard((2, 3, 4), (1, ))), 2,
-     ['1 image belongs to no client, 1 because no class is in sight.']),
+     ['1 image belongs to no client, because it shows no class.']),
     ((ClientShard((0, 1, 2), (0, 1)), ), 3, ['No client annotates car: the model cannot learn it.',
-                                             '3 images belong to no client, 1 because no class is in sight.']),
+                                             '3 images belong to no client, 1 of them because it shows no class.']),
     ((ClientShard((0, ), (0, 2)), ClientShard((2, 3), (1, )), ClientShard((1, 4, 5), (0, ))), 4, [
         '1 client holds one image: seen twice per local epoch, with two augmentations, because batch normalisation '
         'cannot train on one image.',
-        '2 clients hold fewer images than a batch of 4, and one smaller batch is trained there per local epoch.']),
+        '2 clients hold fewer images than a batch of 4: one smaller batch is trained there per local epoch.']),
     ((ClientShard((0, 2), (0, 1, 2)), ClientShard((1, 3, 4, 5), (2, ), 'paul')), 2,
      ['No image of client paul shows a class that the client annotates.']),
 ])
 def test_warnings(clients, batch_size, sentences):
     assert summary(*clients).warnings(batch_size) == sentences
+
+
+def test_classes_that_nobody_annotates():
+    sentences = summary(ClientShard(tuple(range(6)), (0, ))).warnings(2)
+    assert sentences[0] == 'No client annotates road, car: the model cannot learn them.'
 
 
 def test_a_class_that_no_image_shows():
@@ -84,5 +89,5 @@ def test_a_class_that_no_image_shows():
 def test_a_value_that_no_mask_has(classes, value, counts, warned):
     clients = ClientShard((0, 1, 5), (0, 1, 2)), ClientShard((2, 3, 4), classes, 'paul', value)
     sentences = summary(*clients, unannotated=np.array(counts)).warnings(2)
-    assert sentences == ['No mask of client paul has the label that the manifest calls unannotated: give the value as '
-                         'it is once reduce_zero_label and the like are applied.'] * warned
+    assert sentences == ['No mask of client paul contains the label that the manifest calls unannotated: give the '
+                         'value that it has after reduce_zero_label and the like.'] * warned

@@ -1,4 +1,4 @@
-"""The embedded data set, its loading, and what it draws."""
+"""The built-in data set, its loading, and what it draws."""
 import hashlib
 
 import numpy as np

@@ -107,6 +107,15 @@ def test_losses_that_are_python_numbers(trainer, monkeypatch):
     assert metrics['loss'] == pytest.approx(metrics['decode.loss_back_ce'])
 
 
+def test_a_term_that_would_not_be_optimised_is_refused(trainer, monkeypatch):
+    monkeypatch.setattr(type(trainer.algorithm), 'local_loss',
+                        lambda self, context: dict(near=context.embeddings.mean()))
+    monkeypatch.setattr(trainer, '_overrides', lambda name: name == 'local_loss')
+    trainer._features = PixelFeatures(trainer.model)
+    with pytest.raises(FedSegError, match="local_loss of FedAvg gives `near`, .* call it loss_near, or detach it"):
+        trainer.fit(3, global_weights(trainer))
+
+
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 def test_weights_that_are_not_finite_are_noticed(trainer, value):
     weights = dict(global_weights(trainer).weights)

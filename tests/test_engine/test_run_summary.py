@@ -20,7 +20,7 @@ def test_the_console_is_short_and_the_file_whole(tiny_data, tmp_path, capsys, mo
     assert len(start.splitlines()) <= 10
     assert 'Clients      8 (0, 1, 2, 3, 4, 5, 6, 7): 24 images, 3 each; of the 4 classes, each annotates 1' in start
     assert 'Method       FedAvg, WeightedMean; 2 rounds of 3 clients, 2 local epochs of batches of 2' in start
-    assert re.search(r'Model        FastSCNN \+ \w+FCNHead, [\d,]+ parameters that learn, \d\.\d MB', start)
+    assert re.search(r'Model        FastSCNN \+ \w+FCNHead, [\d,]+ trainable parameters, \d\.\d MB', start)
     best, evaluate_with = console.splitlines()[-2:]
     assert re.search(r'Best         \S+best_mIoU_round_\d.pth, mIoU \d+\.\d\d$', best)
     command, config, checkpoint = evaluate_with.split('Evaluate     ')[1].rsplit(' ', 2)

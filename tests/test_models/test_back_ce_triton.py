@@ -266,8 +266,8 @@ def test_a_gpu_goes_with_them_where_they_work(runs, kernels, monkeypatch):
     for _ in range(2):
         assert torch.equal(BackCELoss()(logits.as_subclass(OnAGpu), label).as_subclass(torch.Tensor), expected)
     assert runs == before
-    assert said == ['BackCE goes without its Triton kernels (RuntimeError: Failed to find C compiler): the same loss, '
-                    'more slowly.']
+    assert said == ['BackCE runs without its Triton kernels (RuntimeError: Failed to find C compiler): the same loss, '
+                    'but slower.']
     back_ce_loss.reason_against_triton.cache_clear()
 
 

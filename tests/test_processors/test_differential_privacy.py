@@ -163,7 +163,7 @@ def test_wrong_arguments(arguments, key):
     ({'federated.sampler': dict(type='WeightedSampler')}, 'the cohorts of WeightedSampler have no accounting'),
     ({'federated.aggregator': dict(type='CoordinateMedian')}, 'but not in CoordinateMedian'),
     ({'federated.processors': [dict(type='NormClipping', max_norm=1), *processor()['federated.processors']]},
-     'list it alone'),
+     'use it alone'),
     (processor(noise_multiplier=None), 'needs noise_multiplier, or target_epsilon'),
     (processor(target_epsilon=0.01), 'not even one round can be trained')])
 def test_what_breaks_the_guarantee_is_one_sentence(tiny_data, tmp_path, capsys, changes, sentence):
@@ -260,7 +260,7 @@ def test_fedseg_with_a_norm_layer_that_gathers_nothing(tiny_data, tmp_path):
     changes = {**PRIVATE, **processor(), 'train_cfg.max_rounds': 2}
     with pytest.raises(FedSegError, match='projection_head.layers.1 gathers statistics'):
         train(tiny_config(tiny_data, tmp_path / 'bn', **{**changes, 'federated.algorithm': algorithm}))
-    with pytest.raises(FedSegError, match='makes no norm layer for 8 channels: num_channels .8. must be divisible'):
+    with pytest.raises(FedSegError, match='cannot make a norm layer for 8 channels: num_channels .8. must be'):
         train(tiny_config(tiny_data, tmp_path / 'bad', **{**changes, 'federated.algorithm': dict(
             **algorithm, projection_norm_cfg=dict(type='GN', num_groups=3))}))
     runner = train(tiny_config(tiny_data, tmp_path / 'gn', **{**changes, 'federated.algorithm': dict(
@@ -277,6 +277,6 @@ def test_a_private_round_without_a_finite_update_says_so(tiny_data, tmp_path, ca
         'federated.sampler': dict(type='AllClientsSampler'), 'federated.clients_per_round': 8})
     done = run_tool('fed_train', path)
     assert done.returncode == 0, done.stderr
-    said = 'Round 1: no update of the cohort was finite, so that the global model has taken noise alone; '
+    said = 'Round 1: no update of the cohort was finite, so the global model has taken only noise; '
     assert (done.stdout + done.stderr).count(said) == 1
     assert rounds_of(tmp_path)[0]['clients'] == []

@@ -155,7 +155,7 @@ def test_a_processor_of_ones_own(tiny_data, tmp_path):
      'unknown type `NormClip` in federated.processors.0: did you mean `NormClipping`?'),
     ({'federated.processors': [dict(type='NormClipping')]}, 'federated.processors.0 needs `max_norm`'),
     ({'federated.processors': [dict(type='Int8Compression'), dict(type='NormClipping', max_norm=1)]},
-     'Int8Compression encodes the update, so that it must come last'),
+     'Int8Compression encodes the update, so it must come last'),
     ({'federated.processors': [dict(type='GaussianMechanism', noise_multiplier=1.0, max_norm=1)]},
      'FedAvg weighs them by their images: set federated.algorithm.weighting=equal'),
     ({'federated.processors': [dict(type='Int8Compression')], 'federated.algorithm': dict(type='Centralised')},

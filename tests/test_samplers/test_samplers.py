@@ -99,7 +99,7 @@ def test_a_class_whose_clients_are_all_there_gives_its_turn_away():
 
 @pytest.mark.parametrize('size', [0, 23])
 def test_impossible_cohorts_are_refused(size):
-    with pytest.raises(FedSegError, match='between 1 and the number of clients of the federation, 22'):
+    with pytest.raises(FedSegError, match='between 1 and 22, the number of clients of the federation'):
         made(UniformSampler(), 22, size)
 
 

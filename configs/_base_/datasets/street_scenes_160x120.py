@@ -1,4 +1,4 @@
-# The embedded data set: street scenes of ten classes, drawn in memory. There is nothing to download.
+# The built-in data set: street scenes of ten classes, drawn in memory. There is nothing to download.
 train_pipeline = [
     dict(type='LoadStreetScene'),
     dict(type='RandomCrop', crop_size=(96, 128)),

@@ -1,4 +1,4 @@
-# The embedded data set in the manner of FedSeg's non-IID1: 20 clients, each with one annotated class.
+# The built-in data set in the manner of FedSeg's non-IID1: 20 clients, each with one annotated class.
 federated = dict(
     partitioner=dict(type='ClassPartitioner', num_clients=20, classes_per_client=1, seed=0),
     clients_per_round=5,

@@ -100,7 +100,7 @@ class ClassPartitioner(Partitioner):
 
     Args:
         num_clients (int, optional): Number of clients K. If it is not a
-            multiple of the number of classes, the classes with most images
+            multiple of the number of classes, the classes with the most images
             get one more. Defaults to None: ``clients_per_class`` says it.
         classes_per_client (int): Annotated classes per client; 1 is non-IID1,
             2 is non-IID2. Defaults to 1.
@@ -129,7 +129,11 @@ class ClassPartitioner(Partitioner):
     def make_clients(self, presence, image_names, class_names, rng) -> tuple[ClientShard, ...]:
         if self.clients_per_class is not None:
             self.num_clients = self.clients_per_class * int(presence.any(0).sum())
-        self._check_enough(np.flatnonzero(presence.any(1)))
+        usable = np.flatnonzero(presence.any(1))
+        if self.clients_per_class is not None and self.num_clients > len(usable) > 0:
+            raise FedSegError(f'clients_per_class={self.clients_per_class} makes {self.num_clients} clients, which is '
+                              f'more than the {len(usable)} images that show a class: lower it')
+        self._check_enough(usable)
         if self.num_clients * self.classes_per_client < (shown := int(presence.any(0).sum())):
             raise FedSegError(f'num_clients={self.num_clients} with classes_per_client={self.classes_per_client} '
                               f'cannot cover {shown} classes: raise one of them')

@@ -22,8 +22,8 @@ class DirichletPartitioner(Partitioner):
     Args:
         num_clients (int): Number of clients K.
         alpha (float): Concentration :math:`\alpha`. Defaults to 0.5.
-        min_images (int): Images that every client has at least; who has fewer
-            is given some of the client with most. Defaults to 1.
+        min_images (int): Images that every client has at least; one with
+            fewer gets some from the client with most. Defaults to 1.
         classes_per_client (int, optional): Annotated classes per client.
             Defaults to None: all.
         seed (int): The same seed gives the same partition on every machine.

@@ -31,7 +31,7 @@ class GroupPartitioner(Partitioner):
         try:
             re.compile(pattern)
         except (re.error, TypeError) as error:
-            raise FedSegError(f'`pattern` of GroupPartitioner is no regular expression: {pattern!r} ({error})'
+            raise FedSegError(f'`pattern` of GroupPartitioner is not a regular expression: {pattern!r} ({error})'
                               ) from error
         self.pattern = pattern
 

@@ -118,7 +118,7 @@ class ManifestPartitioner(Partitioner):
         manifest (str): The file.
 
     Raises:
-        FedSegError: The file is missing or no manifest, names an image or
+        FedSegError: The file is missing or not a manifest, names an image or
             class that the data set does not have, or an image twice.
     """
 
@@ -138,8 +138,8 @@ class ManifestPartitioner(Partitioner):
         stated = self._content.get('hash', partition.hash)
         if stated != partition.hash:
             raise FedSegError(f'the partition manifest {self.manifest} was changed, or was made for another data set '
-                              f'than this one of {len(image_names)} images: its hash does not fit (take out its '
-                              '`hash` if that is meant to be)')
+                              f'than this one of {len(image_names)} images: its hash does not match (remove '
+                              '`hash` if the change is intended)')
         return partition
 
     def make_clients(self, presence, image_names, class_names, rng) -> tuple[ClientShard, ...]:
@@ -202,8 +202,8 @@ class ManifestPartitioner(Partitioner):
     def _shards(self, image_names: Sequence[str], class_names: Sequence[str]) -> tuple[ClientShard, ...]:
         images = _ImageIndex(image_names)
         if len(images.index_of) < len(image_names):
-            raise FedSegError(f'the data set lists an image twice, so that the partition manifest {self.manifest} '
-                              'cannot say which it means')
+            raise FedSegError(f'the data set lists an image twice, so the partition manifest {self.manifest} '
+                              'cannot say which one it means')
         class_of: dict[str, int] = {}
         for cls, class_name in enumerate(class_names):
             class_of.setdefault(class_name, cls)
@@ -229,8 +229,8 @@ class ManifestPartitioner(Partitioner):
     def _find(self, entry: str, images: _ImageIndex, client: str) -> list[int]:
         found = images.find(entry)
         if not found:
-            raise FedSegError(f'{self.manifest} names the image or folder {entry} of client {client}, but the data '
-                              f'set has none; its images are named as {images.nearest(entry)}')
+            raise FedSegError(f'client {client} of {self.manifest} lists {entry}, but the data set has no such image '
+                              f'or folder; its images are named like {images.nearest(entry)}')
         return found
 
     def _classes(self, client: dict, class_names: Sequence[str], class_of: dict[str, int], name: str

@@ -1,4 +1,4 @@
-"""Base of the partitioners: what they are asked, and what they share."""
+"""Base of the partitioners: their interface, and what they share."""
 from collections.abc import Sequence
 
 import numpy as np
@@ -69,7 +69,7 @@ class Partitioner:
             Partition: No image is held by two clients.
 
         Raises:
-            FedSegError: The data set cannot be split so; says why.
+            FedSegError: The data set cannot be split this way; says why.
         """
         class_counts = np.asarray(class_counts)
         if class_counts.ndim != 2 or not np.issubdtype(class_counts.dtype, np.integer):
@@ -101,7 +101,8 @@ class Partitioner:
         parts = self.split(usable, presence, image_names, rng)
         annotators = np.zeros(presence.shape[1], np.int64)
         shards = []
-        for name, given in parts:
+        for client, (name, given) in enumerate(parts):
+            name = '' if name == client else str(name)
             indices = self._indices(name, given, len(presence))
             classes = self._draw_classes(presence[indices].any(0), annotators, rng)
             annotators[classes] += 1
@@ -122,7 +123,7 @@ class Partitioner:
         raise NotImplementedError
 
     def _indices(self, client: str, given, num_images: int) -> np.ndarray:
-        """The images that :meth:`split` gives to a client, as a method of one's own may give them."""
+        """The images that :meth:`split` gives to a client, as a partitioner of one's own may give them."""
         indices = np.asarray(given)
         if not indices.size:
             return np.empty(0, np.int64)
@@ -139,7 +140,7 @@ class Partitioner:
             raise FedSegError('no image shows a class: every label is void or unannotated')
         if self.num_clients > len(usable):
             raise FedSegError(f'num_clients={self.num_clients} is more than the {len(usable)} images that show a '
-                              'class: have fewer clients')
+                              'class: use fewer clients')
 
     def _draw_classes(self, shown: np.ndarray, annotators: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
         """The annotated classes of one client, ascending."""

@@ -14,8 +14,8 @@ from fedseg_mm.datasets.array_cache import cache_folder, file_state, read_array,
 class LoadCachedImage(LoadImageFromFile):
     """``LoadImageFromFile`` with a cache of decoded images on disk.
 
-    To take in the place of ``LoadImageFromFile`` where decoding holds up the
-    training. Pixels are read from ``$FEDSEG_CACHE/images`` (default
+    Use it in place of ``LoadImageFromFile`` where decoding slows training
+    down. Pixels are read from ``$FEDSEG_CACHE/images`` (default
     ``~/.cache/fedseg_mm/images``) as long as the image's file is the same; no
     memory is held, as the operating system keeps what is read often. The
     folder takes height x width x 3 bytes per image, and may be deleted.

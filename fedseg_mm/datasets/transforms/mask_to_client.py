@@ -30,7 +30,7 @@ class MaskToClient(BaseTransform):
     def transform(self, results: dict) -> dict:
         classes = results.get('annotated_classes')
         if classes is None and self.required:
-            raise FedSegError('a transform of the train pipeline dropped `annotated_classes`, so that the label cannot '
+            raise FedSegError('a transform of the train pipeline dropped `annotated_classes`, so the label cannot '
                               'be masked to its client')
         if classes is not None:
             client_label = np.full(256, UNANNOTATED, np.uint8)

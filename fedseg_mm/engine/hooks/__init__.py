@@ -7,9 +7,10 @@ from .round_log_hook import RoundLogHook
 from .round_logger_hook import RoundLoggerHook
 from .round_progress_hook import RoundProgressHook
 from .run_summary_hook import RunSummaryHook
+from .segmentor_weights_hook import SegmentorWeightsHook
 from .stop_hook import StopHook
 from .whole_checkpoint_hook import WholeCheckpointHook
 
 __all__ = ['ChannelsLastHook', 'FederatedCheckpointHook', 'FederatedHook', 'MeanEvaluationHook',
            'PredictionSamplesHook', 'RoundLogHook', 'RoundLoggerHook', 'RoundProgressHook', 'RunSummaryHook',
-           'StopHook', 'WholeCheckpointHook']
+           'SegmentorWeightsHook', 'StopHook', 'WholeCheckpointHook']

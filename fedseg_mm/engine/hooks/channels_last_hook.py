@@ -10,9 +10,9 @@ from mmengine.registry import HOOKS
 class ChannelsLastHook(Hook):
     """Keeps the model's weights, and with them all features, in torch's ``channels_last`` format.
 
-    The same numbers in another order in memory: what it is worth depends on
-    the model and the device, see docs/performance.md. It is there while a
-    model is trained; checkpoints load with and without it::
+    The same numbers in another order in memory: how much faster training gets
+    depends on the model and the device, see docs/performance.md. It is used
+    while a model is trained; checkpoints load with and without it::
 
         custom_hooks = [dict(type='ChannelsLastHook')]
     """

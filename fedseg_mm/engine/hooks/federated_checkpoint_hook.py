@@ -18,7 +18,7 @@ class FederatedCheckpointHook(Hook):
 
     Args:
         federation (Federation): Whose state it is.
-        settings (dict): The settings that whoever resumes is to know.
+        settings (dict): The settings to compare with when it is resumed.
     """
 
     def __init__(self, federation: 'Federation', settings: dict) -> None:

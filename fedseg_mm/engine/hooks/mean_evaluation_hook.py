@@ -29,7 +29,7 @@ class MeanEvaluationHook(Hook):
 
     def after_train(self, runner) -> None:
         history = runner.message_hub.runtime_info.get(self.KEY, [])
-        if not history:
+        if len(history) < 2:  # of one, the table above says it
             return
         names = [name for name in history[-1] if name != 'round' and all(name in one for one in history)]
         means = ', '.join(f'{name} {sum(one[name] for one in history) / len(history):.2f}' for name in names)

@@ -11,7 +11,7 @@ from fedseg_mm.files import atomic_write, write_json
 
 #: Images that are kept.
 SAMPLES = 4
-#: Pixels that a kept picture is wide at most.
+#: Greatest width of a kept picture, in pixels.
 WIDTH = 480
 
 

@@ -7,7 +7,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import ValLoop
 
 from fedseg_mm.checks import check_evaluation, first_process_first
-from fedseg_mm.engine.count_rounds import count_rounds
+from fedseg_mm.datasets.partition_summary import number_range
+from fedseg_mm.engine.curve_backends import prepare_backends
 from fedseg_mm.evaluation import ClassIoU, keep_class_iou
 from fedseg_mm.structures import ClientFailure
 
@@ -28,14 +29,14 @@ class RoundLogHook(Hook):
         summary = runner.train_loop.federation.summary
         sizes, partition = summary.num_images, summary.partition
         runner.logger.info(
-            f'Partition {partition.hash[:12]}: {len(sizes)} clients with {min(sizes)} to {max(sizes)} images, '
+            f'Partition {partition.hash[:12]}: {len(sizes)} clients with {number_range(sizes)} images each, '
             f'{sum(sizes)} in all; manifest in {Path(runner.work_dir) / "partition.json"}')
         if runner.val_loop is not None:
             with first_process_first():
                 self.unseen = check_evaluation(runner.val_dataloader, runner.val_loop.evaluator)
             if type(runner.val_loop) is ValLoop:  # figures of another may be means over models
                 self.class_iou = keep_class_iou(runner.val_loop.evaluator, summary.annotated_classes)
-        count_rounds(runner.visualizer)
+        prepare_backends(runner.visualizer)
 
     def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
         """Say beside the mean which classes it is not about."""

@@ -42,7 +42,7 @@ class RoundProgressHook(Hook):
             self.progress.update(self.task, advance=1, left=self._left(runner))
 
     def _left(self, runner) -> str:
-        """The time that all rounds still take, as long as those since the start took, with their evaluations."""
+        """The time left for all rounds, at the pace since the start, evaluations included."""
         start, first = self.begun
         rounds = runner.epoch + self.done / max(self.clients, 1) - first
         if not rounds:

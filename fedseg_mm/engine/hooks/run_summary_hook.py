@@ -1,4 +1,4 @@
-"""What a run says of itself when it begins and when it has ended."""
+"""What a run logs about itself at its start and end."""
 import shlex
 from pathlib import Path
 
@@ -7,13 +7,14 @@ from mmengine.hooks import CheckpointHook, Hook
 from torch import nn
 
 from fedseg_mm.console import as_called
+from fedseg_mm.datasets.partition_summary import number_range
 
 #: Clients that are named at the start.
 MOST_NAMED = 12
 
 
 class RunSummaryHook(Hook):
-    """Says who trains what at the start, and what came of it at the end.
+    """Says who trains what at the start, and the outcome at the end.
 
     FederatedTrainLoop registers it.
     """
@@ -26,11 +27,12 @@ class RunSummaryHook(Hook):
         classes = federation.summary.class_names
         annotated = sorted({len(shard.classes) for shard in federation.shards})
         for line in (
-                f'Clients      {_some(names)}: {sizes.sum()} images, {_range(sizes.tolist())} each; of the '
-                f'{len(classes)} classes, each annotates {_range(annotated)}',
+                f'Clients      {_some(names)}: {sizes.sum()} images, {number_range(sizes.tolist())} each; of the '
+                f'{len(classes)} classes, each annotates {number_range(annotated)}',
                 f'Method       {type(federation.algorithm).__name__}, {type(federation.make_aggregator()).__name__}; '
-                f'{loop.max_epochs} rounds of {federation.clients_per_round} clients, {federation.local_epochs} local '
-                f'epoch{"s" * (federation.local_epochs > 1)} of batches of {runner.cfg.train_dataloader.batch_size}',
+                f'{_number(loop.max_epochs, "round")} of {_number(federation.clients_per_round, "client")}, '
+                f'{_number(federation.local_epochs, "local epoch")} of batches of '
+                f'{runner.cfg.train_dataloader.batch_size}',
                 f'Model        {_describe(federation.model)}',
                 f'Work dir     {runner.work_dir}; the whole config and the environment are in the log there'):
             runner.logger.info(line)
@@ -55,14 +57,13 @@ class RunSummaryHook(Hook):
             runner.logger.info(line, extra={'of_the_end': True})
 
 
+def _number(number: int, what: str) -> str:
+    return f'{number} {what}{"s" * (number != 1)}'
+
+
 def _some(names: list[str]) -> str:
     shown = names if len(names) <= MOST_NAMED else [*names[:MOST_NAMED - 2], '…', names[-1]]
     return f'{len(names)} ({", ".join(shown)})'
-
-
-def _range(numbers: list[int]) -> str:
-    least, most = min(numbers), max(numbers)
-    return str(least) if least == most else f'{least} to {most}'
 
 
 def _describe(model: nn.Module) -> str:
@@ -70,5 +71,5 @@ def _describe(model: nn.Module) -> str:
              if (part := getattr(model, name, None)) is not None]
     learns = sum(p.numel() for p in model.parameters() if p.requires_grad)
     size = sum(tensor.nbytes for tensor in model.state_dict().values())
-    return (f'{" + ".join(parts) or type(model).__name__}, {learns:,} parameters that learn, '
+    return (f'{" + ".join(parts) or type(model).__name__}, {learns:,} trainable parameters, '
             f'{size / 1e6:.1f} MB')

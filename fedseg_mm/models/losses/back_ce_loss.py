@@ -195,7 +195,7 @@ def reason_against_triton(device: torch.device, dtype: torch.dtype) -> str | Non
 
 
 def _uses_triton(logits: Tensor, implementation: str) -> bool:
-    """Whether the Triton kernels work on these scores.
+    """Whether the Triton kernels can be used on these scores.
 
     Raises:
         FedSegError: They are asked for, and cannot.
@@ -207,7 +207,7 @@ def _uses_triton(logits: Tensor, implementation: str) -> bool:
     if reason is not None and implementation == 'triton':
         raise FedSegError(f"BackCELoss.implementation='triton' cannot be used: {reason}; leave it out")
     if reason is not None:
-        _say_once(f'BackCE goes without its Triton kernels ({reason}): the same loss, more slowly.')
+        _say_once(f'BackCE runs without its Triton kernels ({reason}): the same loss, but slower.')
     return reason is None
 
 
@@ -246,7 +246,7 @@ class BackCELoss(nn.Module):
             In the plain mean, a client of poles has a hundredth of its
             pixels to learn from. Groups are the pixels of each annotated
             class and all unannotated ones; with power :math:`\\gamma`, the
-            loss is the mean of the groups' means, weighed by their shares of
+            loss is the mean of the groups' means, weighted by their shares of
             the pixels to the power :math:`\\gamma`,
 
             .. math::
@@ -255,7 +255,7 @@ class BackCELoss(nn.Module):
                 \\qquad \bar L_g = \frac{1}{|P_g|} \\sum_{j \\in P_g} L_j
 
             so that 1 is the plain mean of the paper, 0 counts all groups
-            alike, and 0.5 weighs classes by the root of their inverse
+            alike, and 0.5 weights classes by the root of their inverse
             frequency. Not in the paper. Defaults to 1.
         balance_over (str): Whether groups are those of the 'batch' or of each
             'image'. Defaults to 'batch'.

@@ -118,6 +118,7 @@ def test_images_without_a_class_belong_to_nobody():
 
 @pytest.mark.parametrize('arguments, message', [
     (dict(num_clients=4), 'more than the 3 images'),
+    (dict(clients_per_class=2), 'clients_per_class=2 makes 4 clients, which is more than the 3 images .*: lower it'),
     (dict(num_clients=2, classes_per_client=3), 'more than the 2 classes'),
     (dict(num_clients=1), 'cannot cover 2 classes'),
 ])

@@ -26,7 +26,7 @@ def test_images_are_those_of_the_city():
 
 @pytest.mark.parametrize('pattern', ['(', None, 3])
 def test_no_regular_expression_is_refused(pattern):
-    with pytest.raises(FedSegError, match='is no regular expression'):
+    with pytest.raises(FedSegError, match='is not a regular expression'):
         GroupPartitioner(pattern)
 
 

@@ -26,8 +26,31 @@ def test_arguments_that_are_passed_on(tiny_data, tmp_path):
     assert made_by['type'] == 'Shuffled' and made_by['num_clients'] == 4 and made_by['seed'] == 1
 
 
+@pytest.mark.parametrize('names, expected', [
+    ([0, 1], ['', '']), ([7, 8], ['7', '8']), (['north', 'south'], ['north', 'south'])])
+def test_names_of_clients_are_texts(names, expected):
+    class Named(Partitioner):
+
+        def split(self, usable, presence, image_names, rng):
+            return list(zip(names, np.array_split(usable, 2)))
+
+    partition = Named(2).partition(np.ones((6, 2), np.int64))
+    assert [shard.name for shard in partition.clients] == expected
+
+
+def test_two_clients_of_one_name_are_refused():
+    """Their manifest could not be read."""
+    class Twins(Partitioner):
+
+        def split(self, usable, presence, image_names, rng):
+            return [('A', part) for part in np.array_split(usable, 2)]
+
+    with pytest.raises(FedSegError, match='two clients are named A: give each a name of its own'):
+        Twins(2).partition(np.ones((6, 2), np.int64))
+
+
 @pytest.mark.parametrize('parts, sentence', [
-    ([[0, 1], [1, 2]], 'client A and client B both hold the image 1: every image may be there once'),
+    ([[0, 1], [1, 2]], 'client A and client B both hold the image 1: every image may be listed only once'),
     ([[0, 1], [2, 2]], 'client B has the image 2 twice'),
     ([[0], [6]], 'Broken.split gives client B the image 6, but there are 6, counted from 0 to 5'),
     ([[0], [-1]], 'Broken.split gives client B the image -1, but there are 6'),
