@@ -20,7 +20,7 @@ PAUSES = 0.2, 2.0
 MOST_ENDS = 3
 #: An output has at most so many bytes for each of its task's inputs (what compression sends of a number may be three
 #: times as large as the number), and so many beside.
-MOST_TIMES, MOST_BESIDE = 4, 64 << 20
+MOST_TIMES, MOST_BESIDE = 4, 16 << 20
 #: Letters of a site's own words that people are shown.
 MOST_WORDS = 1000
 

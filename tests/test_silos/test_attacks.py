@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 
 from fedseg_mm.engine.backends import NVFlareBackend
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.silos import site_link
+from fedseg_mm.silos import log_watch, site_link
 from fedseg_mm.silos.desk import Desk
 from fedseg_mm.silos.site_config import SiteConfig
 from fedseg_mm.silos.site_link import NoWay, SiteAway, SiteLink
@@ -188,6 +188,7 @@ FIELDS = {
     'seconds': lambda fields: fields.update(seconds='x'),
     'no processing': lambda fields: fields.update(processed=False),
     'processed': lambda fields: fields.update(processed=True),
+    'words without end': lambda fields: fields.update(metrics=dict(loss=1.0, x='x' * (17 << 20))),
     'finite': lambda fields: fields.update(is_finite=[1]),
 }
 TENSORS = {
@@ -321,6 +322,32 @@ def test_a_site_where_no_job_starts_does_not_interrupt_the_others_for_ever(tmp_p
     assert len(renewed) < 14 and renewed[0] == 0 and said[0] == 'south is connected, and taken in.'
 
 
+def test_a_training_goes_on_from_its_checkpoint_while_a_site_is_away(run, data, kits, tmp_path, monkeypatch):
+    run(**{**SCAFFOLD, 'train_cfg.max_rounds': 2})
+    job, back = DirectJob(kits), []
+
+    def lose(site, head):
+        back.extend([1] * (site == 'north' and head.get('args', {}).get('round') == 3))
+        if site == 'south' and not back:
+            raise NoWay('the site does not answer')
+
+    job.lose = lose
+    cfg = across_sites(data, kits, tmp_path / 'work', monkeypatch, job, **{
+        **SCAFFOLD, 'federated.backend.site_timeout': 0.2, 'train_cfg.max_rounds': 5, 'train_cfg.val_interval': 5})
+    cfg.resume = True
+    train(cfg)
+    found = reasons(tmp_path / 'work')
+    assert found == {3: 'south is away', 4: 'south is away'}
+
+
+def test_nothing_is_left_of_a_training_that_was_killed(run, kits):
+    left = kits / 'server' / 'run' / 'updates_x'
+    left.mkdir()
+    (left / '0').write_bytes(b'update')
+    run(**{'train_cfg.max_rounds': 1})
+    assert not list((kits / 'server' / 'run').glob('updates_*'))
+
+
 # --- the training's keeper --------------------------------------------------
 class Child:
     """A training that ends as a test says."""
@@ -382,6 +409,17 @@ def test_two_trainings_at_once_are_refused(kits):
             FedSegError, match=f'the process {os.getpid()} trains over'):
         silo._train(argparse.Namespace(once=False, kits=kits))
     assert silo._keeper(kits / 'server', silo.TRAINING) is None
+
+
+def test_a_log_is_read_on_after_it_was_emptied_or_holds_a_line_without_end(tmp_path):
+    log = tmp_path / 'trainer.log'
+    log.write_bytes(b'x' * 5000)
+    watch = log_watch.LogWatch(log, log_watch.TRAINER)
+    log.write_text('2026-01-01 00:00:00,000 ready\n')
+    assert watch.news() == ['ready']
+    with log.open('ab') as file:
+        file.write(b'x' * (2 * log_watch.MOST) + b'\n2026-01-01 00:00:00,000 again\n')
+    assert [sentence for _ in range(3) for sentence in watch.news()] == ['again']
 
 
 # --- messages between sites -------------------------------------------------

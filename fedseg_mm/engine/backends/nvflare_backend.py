@@ -3,6 +3,7 @@ import copy
 import json
 import re
 import secrets
+import shutil
 import tempfile
 import threading
 import time
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
 _METRIC = re.compile(r'[A-Za-z_][A-Za-z0-9_.]{0,79}')
 _NO_METRICS = ('client', 'name', 'images', 'steps', 'time', 'used', 'reason')
 _MOST_METRICS = 100
+#: Bytes of JSON that an update may begin with; read, they take a hundred times as many.
+_MOST_HEAD = 1 << 24
+#: What a checkpoint keeps of what sites tell.
+_TOLD = ('images', 'val_images', 'annotates', 'unannotated', 'pixels', 'void', 'unannotated_pixels')
 #: Images that a site may say it has, of which each has a name here.
 _MOST_IMAGES = 1 << 22
 #: Pixels in the confusion matrix of a site, of which the sums of all sites are exact.
@@ -127,10 +132,10 @@ class NVFlareBackend(Backend):
         self.links = [SiteLink(name, self.job, self.site_timeout, say) for name in self.names]
         self.job.start()
         try:
-            self._wait_for_sites()
-            self.run = run = self._run_id()
+            self.run, known = self._run_and_sites()
+            self._away = self._wait_for_sites(known)
             config = sections_for_sites(runner.cfg, runner.cfg.federated, classes, runner.seed)
-            told = self._set_up(run, config)
+            told = self._set_up(config, known)
             summary = self._summary(classes, told)
             federation.take_clients(summary)
         except BaseException:
@@ -172,44 +177,66 @@ class NVFlareBackend(Backend):
             raise FedSegError('federated.attacks is for measurements in one place, and no site would follow: leave it '
                               'out with NVFlareBackend')
 
-    def _wait_for_sites(self) -> None:
-        """Until all sites answer; says for whom it waits."""
+    def _wait_for_sites(self, known: Mapping[str, dict]) -> set[int]:
+        """Until all sites answer, or those that are not known from before; says for whom it waits.
+
+        Args:
+            known (Mapping[str, dict]): What sites have told when the run
+                began, by their names.
+
+        Returns:
+            set[int]: Those that are away.
+        """
         waited_for, started = None, time.monotonic()
         while missing := [link.name for link in self.links if not link.is_here()]:
-            if missing != waited_for and time.monotonic() - started > 10:
+            waited = time.monotonic() - started
+            if waited > self.site_timeout and set(missing) <= set(known):
+                self.runner.logger.warning(f'{", ".join(missing)} are away: the training goes on without them until '
+                                           'they are back.')
+                break
+            if missing != waited_for and waited > 10:
                 waited_for = missing
                 self.runner.logger.info(f'Waiting for {", ".join(missing)}: `fedseg_mm silo start` runs a site; '
                                         f'{len(self.links) - len(missing)} of {len(self.links)} sites are here.')
             time.sleep(0.5)
+        return {client for client, name in enumerate(self.names) if name in missing}
 
-    def _run_id(self) -> str:
-        """What sites call this run: what the checkpoint that is resumed says, or a new name.
+    def _run_and_sites(self) -> tuple[str, dict[str, dict]]:
+        """What sites call this run, and what they told when it began: a new name, or what the checkpoint says.
 
         Raises:
             FedSegError: It does not say.
         """
         if not self.runner._resume:
-            return f'{time.strftime("%Y%m%d_%H%M%S")}_{secrets.token_hex(4)}'
+            return f'{time.strftime("%Y%m%d_%H%M%S")}_{secrets.token_hex(4)}', {}
         content = load_weights_only(self.runner._load_from, 'cpu', mmap=True)
-        run = (content.get('federated') or {}).get('silos_run')
-        if not isinstance(run, str):
+        silos = (content.get('federated') or {}).get('silos')
+        if not isinstance(silos, dict):
             raise FedSegError(f'{self.runner._load_from} is not of a training across sites, who would not know what to '
                               'go on with: start anew from its weights with `load_from=CHECKPOINT`')
-        return run
+        return silos['run'], silos['told']
 
-    def _set_up(self, run: str, config: dict) -> list[dict]:
-        """Have all sites build the run; what they tell.
+    def _set_up(self, config: dict, known: Mapping[str, dict]) -> list[dict]:
+        """Have all sites that are here build the run; what all tell, or have told.
 
         Raises:
             FedSegError: Sites cannot; a line for each.
         """
-        content = [json.dumps(dict(version=__version__, run=run, client=client, clients=len(self.links),
+        content = [json.dumps(dict(version=__version__, run=self.run, client=client, clients=len(self.links),
                                    config=config), sort_keys=True).encode() for client in range(len(self.links))]
         faults, told = Faults(), []
         with ThreadPoolExecutor(len(self.links)) as pool:
             try:
-                for link, future in [(link, pool.submit(link.set_up, {}, dict(run=one), self._closing))
-                                     for link, one in zip(self.links, content)]:
+                futures = {}
+                for client, (link, one) in enumerate(zip(self.links, content)):
+                    if client in self._away:
+                        link.prepare({}, dict(run=one))
+                    else:
+                        futures[link.name] = pool.submit(link.set_up, {}, dict(run=one), self._closing)
+                for link in self.links:
+                    if (future := futures.get(link.name)) is None:
+                        told.append(dict(known[link.name], parameters=None))
+                        continue
                     try:
                         told.append(_checked(link.name, json.loads(future.result().content), config))
                     except ConnectionError as error:
@@ -246,11 +273,13 @@ class NVFlareBackend(Backend):
         layout = json.dumps({name: [str(tensor.dtype), list(tensor.shape)]
                              for name, tensor in federation.algorithm.shared_weights.items()}, sort_keys=True)
         for link, site in zip(self.links, self.told):
-            if site['parameters'] != layout:
+            if site['parameters'] not in (None, layout):  # of one that is away, it shows when it is back
                 raise FedSegError(f'{link.name} builds another model of the same config than the server: install the '
                                   'same versions of mmsegmentation, mmengine and mmcv at both ends')
         self._checkpointed = (runner.epoch, )
         self._last_checkpoint = self._named_checkpoint()
+        for left in (self.server / 'run').glob('updates_*'):  # by a training that was killed
+            shutil.rmtree(left, ignore_errors=True)
         self._updates = tempfile.TemporaryDirectory(dir=self.server / 'run', prefix='updates_')
 
     # --- rounds -------------------------------------------------------------
@@ -300,6 +329,8 @@ class NVFlareBackend(Backend):
             path, kept, seconds = future.result()
             content = path.read_bytes()
             path.unlink()
+            if int.from_bytes(content[:8], 'little') > _MOST_HEAD:
+                raise FedSegError(f'the update of {self.names[client]} begins with more words than any has')
             update = self._usable(ClientUpdate.from_bytes(content, broadcast.weights), client, broadcast)
         except ConnectionError as error:
             self._away.add(client)
@@ -459,7 +490,9 @@ class NVFlareBackend(Backend):
             self._last_checkpoint, self._checkpointed = named, (*self._checkpointed[-1:], round)
 
     def state_dict(self) -> dict:
-        return dict(clients=dict(self.states), clients_folder='clients', silos_run=self.run)
+        return dict(clients=dict(self.states), clients_folder='clients', silos=dict(run=self.run, told={
+            name: {key: value for key, value in site.items() if key in _TOLD}
+            for name, site in zip(self.names, self.told)}))
 
     def load_state_dict(self, state: dict) -> None:
         self.states = {int(client): int(rounds) for client, rounds in state['clients'].items()}
@@ -489,6 +522,7 @@ def _checked(name: str, told: dict, config: Mapping) -> dict:
         numbers = [told['images'], told['val_images'], *told.get('pixels', []), told.get('void', 0),
                    told.get('unannotated_pixels', 0)]
         fits = (all(isinstance(number, int) and 0 <= number < 1 << 53 for number in numbers)
+                and len(set(told['annotates'])) == len(told['annotates'])
                 and told['images'] <= _MOST_IMAGES and len(told.get('pixels', classes)) == len(classes)
                 and isinstance(told['parameters'], str) and set(told['annotates']) <= set(classes)
                 and (told['unannotated'] is None or isinstance(told['unannotated'], int)))
