@@ -293,6 +293,7 @@ def silo(argv: list[str] | None = None) -> argparse.Namespace:
     action.add_argument('--quiet', action='store_true', help='print only warnings and the end of the run')
     action.add_argument('--once', action='store_true',
                         help='end where the process is killed, instead of going on from the last checkpoint')
+    action.add_argument('--again', type=float, help=argparse.SUPPRESS)  # when the training began that was killed
     add_federated_argument(action)
     add_common_arguments(action)
     action.set_defaults(amp=False)

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 from prettytable import PrettyTable
@@ -15,6 +14,9 @@ from prettytable import PrettyTable
 from fedseg_mm.cli import arguments
 from fedseg_mm.console import as_called
 from fedseg_mm.errors import FedSegError
+
+#: Which process runs a kit, and which trains over all kits.
+KEEPER, TRAINING = 'keeper.pid', 'training.pid'
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -62,11 +64,18 @@ def _alone(kit: Path) -> Iterator[None]:
     Raises:
         FedSegError: Another one does.
     """
-    from fedseg_mm.silos import wire
-    file = wire.run_folder(kit) / 'keeper.pid'
     if (pid := _keeper(kit)) is not None:
         raise FedSegError(f'{kit} is run already, by the process {pid}: stop that first, with '
                           f'{as_called("python tools/fed_silo.py")} stop {kit}')
+    with _noted(kit):
+        yield
+
+
+@contextmanager
+def _noted(kit: Path, name: str = KEEPER) -> Iterator[None]:
+    """Note in a kit which process this is."""
+    from fedseg_mm.silos import wire
+    file = wire.run_folder(kit) / name
     file.write_text(f'{os.getpid()} {_born(os.getpid())}', encoding='utf-8')
     try:
         yield
@@ -82,9 +91,9 @@ def _born(pid: int) -> str:
         return ''
 
 
-def _keeper(kit: Path) -> int | None:
+def _keeper(kit: Path, name: str = KEEPER) -> int | None:
     try:
-        pid, born = (kit / 'run' / 'keeper.pid').read_text(encoding='utf-8').split()
+        pid, born = (kit / 'run' / name).read_text(encoding='utf-8').split()
     except (OSError, ValueError):
         return None
     return int(pid) if _born(int(pid)) == born else None
@@ -134,28 +143,58 @@ def _train(args: argparse.Namespace) -> None:
     if args.once:
         _train_once(args)
         return
-    words, resume = [word for word in sys.argv[1:] if word != '--once'], False
-    while True:
-        own = [sys.executable, '-m', 'fedseg_mm', *words, *(['--resume'] * resume), '--once']
-        if words[:1] != ['silo']:
-            own.insert(3, 'silo')
-        child = subprocess.Popen(own)
-        before = {number: signal.signal(number, partial(_hand_on, child)) for number in (signal.SIGTERM, signal.SIGINT)}
-        code = child.wait()
+    from fedseg_mm.silos.kits import sites_of
+    kit = args.kits.resolve() / 'server'
+    sites_of(kit)  # before anything is written there
+    if (pid := _keeper(kit, TRAINING)) is not None:
+        raise FedSegError(f'the process {pid} trains over {args.kits} already, and sites do one training at a time: '
+                          f'wait for its end, or stop it with kill {pid}')
+    with _noted(kit, TRAINING):
+        sys.exit(keep_training([word for word in sys.argv[1:] if word != '--once']))
+
+
+def keep_training(words: list[str]) -> int:
+    """Train in a process of its own, and in another one when that is killed.
+
+    Args:
+        words (list[str]): The command line.
+
+    Returns:
+        int: The exit status.
+    """
+    from fedseg_mm.silos.keep_up import STEADY, die_with_parent
+    begun, again, pause, stopped = time.time(), False, 1.0, []
+
+    def hand_on(number: int, _) -> None:
+        stopped.append(number)
+        if number != signal.SIGINT and child is not None:  # which a terminal sends to both
+            child.send_signal(number)
+
+    child: subprocess.Popen | None = None
+    before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        while not stopped:
+            own = [sys.executable, '-m', 'fedseg_mm', *words, '--once', *(['--again', str(begun)] if again else [])]
+            if words[:1] != ['silo']:
+                own.insert(3, 'silo')
+            started = time.monotonic()
+            child = subprocess.Popen(own, preexec_fn=die_with_parent)
+            if stopped:  # while it was being started
+                child.terminate()
+            code = child.wait()
+            if code >= 0 or stopped:  # it may have been too young to end by itself
+                return code if code >= 0 else 128 - code
+            again = True
+            print(f'fed_silo: the training was ended by {signal.Signals(-code).name}, and goes on from its last '
+                  'checkpoint.', file=sys.stderr, flush=True)
+            pause = 1.0 if time.monotonic() - started > STEADY else min(2 * pause, 60.0)
+            until = time.monotonic() + pause
+            while time.monotonic() < until and not stopped:
+                time.sleep(0.1)
+        return 128 + stopped[0]
+    finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if code >= 0:
-            sys.exit(code)
-        # killed, and not by whoever stops a training, which ends by itself then
-        resume = True
-        print(f'fed_silo: the training was ended by {signal.Signals(-code).name}, and goes on from its last '
-              'checkpoint.', file=sys.stderr, flush=True)
-        time.sleep(1.0)
-
-
-def _hand_on(child: subprocess.Popen, number: int, _) -> None:
-    if number != signal.SIGINT:  # which a terminal sends to both
-        child.send_signal(number)
 
 
 def _train_once(args: argparse.Namespace) -> None:
@@ -173,7 +212,19 @@ def _train_once(args: argparse.Namespace) -> None:
         if isinstance(federated.get('clients_per_round'), int) and federated['clients_per_round'] > len(sites):
             federated['clients_per_round'] = len(sites)  # of a config that was written for more clients
         cfg.federated = federated
+        if args.again is not None and _has_saved(cfg, args.again):
+            args.resume = True
         run(cfg, args, loaders=())
+
+
+def _has_saved(cfg, begun: float) -> bool:
+    """Whether the latest checkpoint in the work dir is of a training that began then, and not of one before."""
+    from fedseg_mm.resume import latest_checkpoint
+    try:
+        found = latest_checkpoint(cfg, cfg.work_dir, quiet=True)
+    except FedSegError:
+        return False
+    return found is not None and found.path.stat().st_mtime >= begun
 
 
 def _status(args: argparse.Namespace) -> None:

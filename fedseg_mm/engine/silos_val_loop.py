@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine.hooks import EMAHook
 from mmengine.registry import LOOPS
 from mmengine.runner.base_loop import BaseLoop
 from mmseg.evaluation import IoUMetric
@@ -65,9 +66,14 @@ class SilosValLoop(BaseLoop):
         model = federation.model.state_dict()
         # of the model, which a hook such as EMA may have changed for the evaluation
         matrices = backend.evaluate({name: model[name] for name in federation.algorithm.shared_weights})
-        if not matrices:
-            raise FedSegError('no site has evaluated the global model: name images in `val` of a site.yaml, or train '
-                              'with val_cfg=None val_dataloader=None val_evaluator=None')
+        if not matrices:  # which must not end the training
+            runner.logger.warning(f'No site has evaluated the global model of round {runner.epoch}: there are no '
+                                  'figures of it.')
+            for hook in runner.hooks:  # others would take the figures of the evaluation before for those of this one
+                if isinstance(hook, EMAHook):  # gives the model its own weights back
+                    hook.after_val_epoch(runner)
+            runner.call_hook('after_val')
+            return {}
         for metric in self.evaluator.metrics:
             metric.results = [_areas(matrix) for matrix in matrices.values()]
         self.evaluator.dataset_meta = dict(classes=federation.summary.class_names)

@@ -26,10 +26,13 @@ class Task:
         kind (str): 'setup', 'train' or 'evaluate'.
         args (dict): Numbers and names.
         inputs (dict[str, str]): Digests of the messages that it needs.
+        attempt (str): Tells who asks again because an answer was lost from
+            who tries again what has failed.
     """
     kind: str
     args: dict
     inputs: dict[str, str]
+    attempt: str = ''
     state: str = 'waiting'
     error: str = ''
     output: str = ''
@@ -62,6 +65,7 @@ class Desk:
         self.task: Task | None = None
         #: Set-up that the trainer has, or has failed at, by its task's name.
         self.setup = ''
+        self._is_set_up = False
         self._lock = threading.Lock()
 
     def answer(self, head: dict, body: bytes) -> tuple[dict, bytes]:
@@ -90,35 +94,39 @@ class Desk:
             return dict(arrived=self.spool.put(head['digest'], head['offset'], body, head['total'])), b''
 
     def _work(self, head: dict, body: bytes) -> tuple[dict, bytes]:
-        task = Task(head['kind'], dict(head['args']), dict(head['inputs']))
+        task = Task(head['kind'], dict(head['args']), dict(head['inputs']), str(head.get('attempt', '')))
         with self._lock:
-            if self.task is not None and self.task.name == task.name:
-                return self._state(), b''
-            if task.kind == 'setup' and self.setup and self.setup != task.name:
+            if (last := self.task) is not None and last.name == task.name and (
+                    last.state != 'failed' or last.attempt == task.attempt):
+                return self._state(last), b''
+            if task.kind == 'setup' and self.setup and (self.setup != task.name or not self._is_set_up):
                 # what OpenMMLab keeps in a process is of one run; whatever is being done is of no use any more
-                threading.Timer(0.3, os._exit, (ANEW, )).start()
+                self.begin_anew()
                 return dict(state='again'), b''
             if self.task is not None and not self.task.ended.is_set():
                 return dict(state='busy'), b''
             if task.kind == 'setup' and self.setup == task.name:
                 self.task = None  # a task of that set-up is asked for again
-            elif task.kind != 'setup' and self.setup != head['setup']:
+            elif task.kind != 'setup' and not (self._is_set_up and self.setup == head['setup']):
                 return dict(state='not set up'), b''
             if missing := [digest for digest in task.inputs.values() if not self.spool.has(digest)]:
                 return dict(state='missing', missing=missing), b''
             self.task = task
             self.tasks.put(task)
-            return self._state(), b''
+            return self._state(task), b''
+
+    def begin_anew(self) -> None:
+        """End this process, once the answer is on its way: it is started again."""
+        threading.Timer(0.3, os._exit, (ANEW, )).start()
 
     def _look(self, head: dict, body: bytes) -> tuple[dict, bytes]:
         task = self.task
         if task is None or task.name != head['task']:
             return dict(state='unknown', boot=self.boot), b''
         task.ended.wait(WAIT)
-        return self._state(), b''
+        return self._state(task), b''
 
-    def _state(self) -> dict:
-        task: Task = self.task  # type: ignore[assignment]
+    def _state(self, task: Task) -> dict:
         size = self.spool.size(task.output) if task.output else 0
         return dict(task=task.name, state=task.state, error=task.error, output=task.output, size=size, told=task.told,
                     boot=self.boot)
@@ -133,6 +141,6 @@ class Desk:
             task.output = self.spool.add(output) if output else ''
             task.told, task.error, task.state = told or {}, error, 'failed' if error else 'done'
             if task.kind == 'setup':
-                self.setup = task.name
+                self.setup, self._is_set_up = task.name, not error
             task.ended.set()
             self.spool.keep({task.output, *task.inputs.values()})

@@ -17,6 +17,8 @@ from fedseg_mm.silos.site_link import NoWay
 NAME = 'fedseg_mm'
 #: Seconds that a job may take to start.
 START = 90.0
+#: Seconds after which a site that runs no job is tried once more, at first and at most: another job interrupts all.
+AGAIN = 10.0, 600.0
 
 
 def write_job(folder: Path) -> Path:
@@ -50,6 +52,8 @@ class RelayJob:
         self.job_id = ''
         #: Sites that the running job reaches.
         self.sites: frozenset[str] = frozenset()
+        #: When a site was last tried to be taken in, and after how long it is next.
+        self._tried: dict[str, tuple[float, float]] = {}
         self._renew, self._closed = threading.Event(), threading.Event()
         self._session = None
         self._connections: dict[str, tuple[Path | None, socket.socket]] = {}
@@ -176,8 +180,20 @@ class RelayJob:
 
     def _look_for_others(self) -> None:
         """Start another job where a site is connected that does not run this one."""
-        self._looked = time.monotonic()
+        self._looked = now = time.monotonic()
         here = {client['client_name']: client.get('job_id') for client in self._admin().get_client_job_status() or ()}
-        if apart := sorted(name for name, job in here.items() if job != self.job_id):
-            self.say(f'{", ".join(apart)} {"is" if len(apart) == 1 else "are"} connected, and taken in.')
-            self._renew.set()
+        apart = sorted(name for name, job in here.items() if job != self.job_id)
+        for name, (when, pause) in list(self._tried.items()):
+            if name not in apart and now - when > pause:
+                del self._tried[name]
+        due = [name for name in apart if name not in self._tried or now - self._tried[name][0] > self._tried[name][1]]
+        if not due:
+            return
+        if broken := [name for name in due if name in self._tried]:
+            self.say(f'{", ".join(broken)}: connected, but no job starts there, and the log of NVFLARE there says why; '
+                     'it is tried again.')
+        if new := [name for name in due if name not in self._tried]:
+            self.say(f'{", ".join(new)} {"is" if len(new) == 1 else "are"} connected, and taken in.')
+        for name in apart:
+            self._tried[name] = now, min(2 * self._tried[name][1], AGAIN[1]) if name in self._tried else AGAIN[0]
+        self._renew.set()

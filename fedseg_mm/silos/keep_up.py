@@ -37,7 +37,7 @@ class Kept:
     due: float = 0.0
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Have the system end this process when the one that started it ends, however that ends."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
@@ -46,7 +46,7 @@ def _die_with_parent() -> None:
 def _start(kept: Kept) -> None:
     with kept.log.open('ab') as log:
         kept.process = subprocess.Popen(list(kept.command), env=dict(kept.environment), stdout=log,
-                                        stderr=subprocess.STDOUT, preexec_fn=_die_with_parent, cwd=kept.log.parent)
+                                        stderr=subprocess.STDOUT, preexec_fn=die_with_parent, cwd=kept.log.parent)
     kept.started = time.monotonic()
 
 

@@ -3,6 +3,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+#: Bytes that are looked at at once.
+MOST = 1 << 20
 #: What the trainer itself says.
 TRAINER = ((re.compile(r'^\d{4}-\d\d-\d\d [\d:,]+ (.+)$'), r'\1'), )
 
@@ -43,12 +45,14 @@ class LogWatch:
         """What is new; the same is not said twice in a row."""
         try:
             with self.log.open('rb') as file:
+                if file.seek(0, 2) < self._place:  # somebody has emptied it
+                    self._place = 0
                 file.seek(self._place)
-                new = file.read(1 << 20)
+                new = file.read(MOST)
         except OSError:
             return []
-        whole = new.rpartition(b'\n')[0]
-        self._place += len(whole) + bool(whole)
+        whole = new if len(new) == MOST and b'\n' not in new else new.rpartition(b'\n')[0]
+        self._place += len(whole) + (whole is not new and bool(whole))
         found = []
         for line in whole.decode(errors='replace').splitlines():
             for pattern, sentence in self.sentences:

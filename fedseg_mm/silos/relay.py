@@ -9,6 +9,7 @@ imports no more of this package than this file needs.
 """
 import json
 import threading
+import time
 from pathlib import Path
 
 from nvflare.apis.event_type import EventType
@@ -18,12 +19,18 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.impl.controller import Controller
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
+from nvflare.fuel.f3.cellnet.core_cell import FQCN, MessageHeaderKey
+from nvflare.fuel.f3.cellnet.core_cell import Message as CellMessage
+from nvflare.fuel.f3.cellnet.defs import ReturnCode as CellReturnCode
+from nvflare.private.defs import CellChannel, new_cell_message
 
 from fedseg_mm.silos import wire
 
 TOPIC = 'fedseg_mm'
 #: Seconds without a question after which a job ends: the training that it was for is gone.
 IDLE = 900.0
+#: Seconds that NVFLARE may take to be able to send and receive.
+READY = 30.0
 
 
 def _root(fl_ctx: FLContext) -> Path:
@@ -42,9 +49,19 @@ class SiteRelay(Executor):
         """Listen from the start of the job on."""
         if event_type == EventType.START_RUN:
             self.trainer = wire.run_folder(_root(fl_ctx)) / 'trainer.sock'
-            fl_ctx.get_engine().register_aux_message_handler(TOPIC, self.hand_on)
+            until = time.monotonic() + READY
+            while (cell := fl_ctx.get_engine().get_cell()) is None and time.monotonic() < until:
+                time.sleep(0.1)
+            # and not as a handler of NVFLARE's, which is not told who asks: sites can send messages to each other
+            cell.register_request_cb(channel=CellChannel.AUX_COMMUNICATION, topic=TOPIC, cb=self.receive)
 
-    def hand_on(self, topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
+    def receive(self, message: CellMessage) -> CellMessage:
+        """Answer the server, and nobody else: whoever may ask a trainer may have other sites' updates."""
+        if FQCN.get_root(message.get_header(MessageHeaderKey.ORIGIN) or 'nobody') != FQCN.ROOT_SERVER:
+            return new_cell_message({MessageHeaderKey.RETURN_CODE: CellReturnCode.AUTHENTICATION_ERROR})
+        return new_cell_message({MessageHeaderKey.RETURN_CODE: CellReturnCode.OK}, self.hand_on(message.payload))
+
+    def hand_on(self, request: Shareable) -> Shareable:
         """Ask the trainer, and answer what it answers."""
         try:
             head, body = wire.ask(self.trainer, json.loads(request['head']), request['body'], timeout=60)

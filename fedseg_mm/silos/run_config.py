@@ -16,7 +16,8 @@ SECTIONS = ('model', 'train_dataloader', 'train_pipeline', 'val_pipeline', 'opti
             'seed', 'channels_last')
 #: Keys that a site takes from nobody: what loads files, runs code or says where a name is looked up.
 LEFT_OUT = ('init_cfg', 'pretrained', 'checkpoint', '_scope_')
-_FILE = re.compile(r'[/\\~]|\.(pkl|pickle|pth?|ckpt|bin|safetensors|np[yz]|py|json|ya?ml|so)$|^\.\.?$', re.IGNORECASE)
+_FILE = re.compile(r'[/\\~:]|(^|\.)(pkl|pickle|pth?|ckpt|bin|safetensors|np[yz]|py|json|ya?ml|so)$|^\.\.?$',
+                   re.IGNORECASE)
 
 
 def to_json(value) -> Any:

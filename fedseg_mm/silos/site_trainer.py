@@ -1,5 +1,6 @@
 """A site's trainer: trains and evaluates what the server asks for, on images that stay here."""
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,9 @@ from fedseg_mm.silos.site_config import SiteConfig
 from fedseg_mm.structures import Broadcast
 from fedseg_mm.structures.messages import check_fits, unpack_tensors
 from fedseg_mm.version import __version__
+
+#: What a server calls a run, which is a folder here.
+_RUN = re.compile(r'[A-Za-z0-9][A-Za-z0-9_-]{0,63}')
 
 
 class SitePartitioner(Partitioner):
@@ -115,6 +119,8 @@ class SiteTrainer:
         if message.get('version') != __version__:
             raise FedSegError(f'the server has fedseg_mm {message.get("version")}, but {self.name} has {__version__}: '
                               'install the same version at both ends')
+        if not isinstance(message.get('run'), str) or not _RUN.fullmatch(message['run']):
+            raise FedSegError(f'the server calls the run {message.get("run")!r:.80}, which is no name of a folder here')
         check_received(message['config'])
         received = from_json(message['config'])
         classes = tuple(received['classes'])
@@ -196,17 +202,32 @@ class SiteTrainer:
             FedSegError: It cannot; says why.
         """
         broadcast = self._broadcast(weights, rest, unshared)
+        self._check_state(state)  # before anything is removed: another checkpoint may need it
         self.store.rewind(state or 0)
+        # the state before this round stays until the next one: nobody knows yet whether the server gets the update
         self.store.checkpointed = tuple(checkpointed)
-        if (found := self.store.latest().get(self.client)) != state:
-            raise FedSegError(f'{self.name} keeps the state of round {found}, but the server goes on from round '
-                              f'{state}: bring back {self.store.folder}, or start the run anew')
+        self.store.settle()
         try:
             update = self.trainer.fit(self.client, broadcast, time_limit)
         except TooSlow as error:
             raise FedSegError(str(error)) from error
-        self.store.settle()
+        except Exception:
+            # this process goes on: what a step has left half done, and workers that may have ended, are of no use
+            self.trainer.optim_wrapper.zero_grad()
+            self.trainer.stream.close()
+            raise
         return update.to_bytes(), self.store.has(self.client, broadcast.round + 1)
+
+    def _check_state(self, state: int | None) -> None:
+        """Refuse to go on from a state that is not here.
+
+        Raises:
+            FedSegError: Says which is, and what to do.
+        """
+        if self.store.latest(state or 0).get(self.client) != state:
+            raise FedSegError(f'{self.name} keeps the state of round {self.store.latest().get(self.client)}, but the '
+                              f'server goes on from round {state}: bring back {self.store.folder}, or start the run '
+                              'anew')
 
     def _broadcast(self, weights: bytes, rest: bytes, unshared: bytes | None) -> Broadcast:
         device = next(self.model.parameters()).device
@@ -225,13 +246,16 @@ class SiteTrainer:
         return {name: torch.empty_like(like).copy_(tensors[name]) for name, like in self._shared.items()}
 
     @torch.no_grad()
-    def evaluate(self, weights: bytes, unshared: bytes | None) -> dict:
+    def evaluate(self, weights: bytes, unshared: bytes | None, state: int | None) -> dict:
         """Evaluate the global model, with what the client keeps to itself, on the site's own images.
 
         Args:
             weights (bytes): The shared weights.
             unshared (bytes, optional): What is not shared, for a client that
                 keeps nothing yet.
+            state (int, optional): Rounds behind what the client keeps, as the
+                server knows it: there may be a later one, of a round that the
+                server goes back behind.
 
         Returns:
             dict: ``matrix``, pixels by truth and prediction (C, C).
@@ -241,7 +265,12 @@ class SiteTrainer:
         """
         if self._val is None:
             raise FedSegError(f'{self.name} has no `val` in its site.yaml')
-        own = unpack_tensors(unshared) if unshared is not None else self.store.load(self.client).get('weights', {})
+        own: dict[str, Tensor] = {}
+        if unshared is not None:
+            own = unpack_tensors(unshared)
+        elif state is not None:
+            self._check_state(state)
+            own = self.store.load(self.client, rounds=state).get('weights', {})
         load_weights(self.model, {**self.model.state_dict(), **self._tensors(weights), **own})
         self.model.eval()
         metric = ConfusionMatrix()

@@ -1,11 +1,14 @@
 """Messages on disk, by their content: they arrive in pieces, go on after an interruption, and take no memory."""
 import hashlib
 import re
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 
 from fedseg_mm.errors import FedSegError
 
+#: Bytes of the disk that messages leave free.
+SPARE = 256 << 20
 _DIGEST = re.compile(r'[0-9a-f]{64}')
 
 
@@ -52,7 +55,24 @@ class Spool:
         if self.has(digest):
             return total
         part = self._part(digest)
-        return part.stat().st_size if part.is_file() else 0
+        have = part.stat().st_size if part.is_file() else 0
+        if have < total or not have:
+            return have
+        # the process ended before it could, or the machine before all was on the disk
+        return total if self._complete(digest) else 0
+
+    def _complete(self, digest: str) -> bool:
+        """Make a message of all its pieces; False, and they are gone, if they are something else."""
+        part = self._part(digest)
+        found = hashlib.sha256()
+        with part.open('rb') as file:
+            while piece := file.read(1 << 20):
+                found.update(piece)
+        if found.hexdigest() != digest:
+            part.unlink()
+            return False
+        part.replace(self._path(digest))
+        return True
 
     def put(self, digest: str, offset: int, piece: bytes, total: int) -> int:
         """Take a piece of a message; one that is there already changes nothing.
@@ -61,22 +81,19 @@ class Spool:
             int: Bytes that are there so far, where the next piece begins.
 
         Raises:
-            FedSegError: All pieces are there, and are not the message.
+            FedSegError: All pieces are there, and are not the message, or it
+                would fill the disk.
         """
         have = self.arrived(digest, total)
-        if have != offset or have >= total > 0:
+        if have != offset or self.has(digest):
             return have
-        part = self._part(digest)
-        with part.open('ab') as file:
+        if shutil.disk_usage(self.folder).free < total - have + SPARE:
+            raise FedSegError(f'a message of {total} bytes does not fit on the disk of {self.folder}, of which '
+                              f'{SPARE >> 20} MiB are to stay free: make room there')
+        with self._part(digest).open('ab') as file:
             file.write(piece)
-        if have + len(piece) >= total:
-            with part.open('rb') as file:
-                found = hashlib.file_digest(file, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else (
-                    digest_of(file.read()))
-            if found != digest:
-                part.unlink()
-                raise FedSegError('a message was damaged on its way, and is sent again')
-            part.replace(self._path(digest))
+        if have + len(piece) >= total and not self._complete(digest):
+            raise FedSegError('a message was damaged on its way: is the memory or the disk of a machine faulty?')
         return have + len(piece)
 
     def read(self, digest: str, offset: int = 0, length: int = -1) -> bytes:

@@ -36,15 +36,16 @@ def do(trainer: SiteTrainer, task: Task, spool: Spool) -> tuple[bytes, dict]:
                                      task.args['checkpointed'], task.args['time_limit'])
         return update, dict(kept=kept)
     if task.kind == 'evaluate':
-        return json.dumps(trainer.evaluate(inputs['weights'], inputs.get('unshared'))).encode(), {}
+        return json.dumps(trainer.evaluate(inputs['weights'], inputs.get('unshared'),
+                                           task.args['state'])).encode(), {}
     raise FedSegError(f'a trainer does not know the task {task.kind!r:.40}')
 
 
 def do_and_finish(trainer: SiteTrainer, task: Task, desk: Desk) -> None:
     """Do one task, and have its result, or what was wrong, ready for the server."""
     task.state = 'running'
-    log.info('%s', _title(task))
     try:
+        log.info('%s', _title(task))
         output, told = do(trainer, task, desk.spool)
         desk.finish(task, output, told)
     except FedSegError as error:
@@ -78,8 +79,8 @@ def _title(task: Task) -> str:
     if task.kind == 'setup':
         return 'The server has sent a run: building its model and looking at the images.'
     if task.kind == 'train':
-        return f'Training round {task.args["round"] + 1}.'
-    return f'Evaluating the global model after round {task.args["round"]}.'
+        return f'Training round {int(task.args["round"]) + 1}.'
+    return f'Evaluating the global model after round {int(task.args["round"])}.'
 
 
 if __name__ == '__main__':

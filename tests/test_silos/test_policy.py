@@ -29,6 +29,8 @@ GOOD = dict(model=dict(type='EncoderDecoder', backbone=dict(type='ResNetV1c', de
     (dict(model=dict(loss=dict(class_weight='http://server/weights'))), 'may be a file or an address'),
     (dict(model=dict(loss=dict(class_weight='../../etc/passwd'))), 'may be a file or an address'),
     (dict(model=dict(loss=dict(class_weight=['~root']))), 'may be a file or an address'),
+    (dict(model=dict(loss=dict(class_weight='pkl'))), 'may be a file or an address'),
+    (dict(model=dict(backbone=dict(model_name='hf_hub:resnet'))), 'may be a file or an address'),
     (dict(model=dict(init_cfg=dict(type='Pretrained', checkpoint='x'))), 'model.init_cfg'),
     (dict(model=dict(pretrained='torchvision')), 'model.pretrained'),
     (dict(model=dict(_scope_='os')), 'model._scope_'),

@@ -1,6 +1,10 @@
 """Clients are sites of their own, each with its images, and NVFLARE carries the messages."""
+import atexit
+import copy
 import json
+import re
 import secrets
+import shutil
 import tempfile
 import threading
 import time
@@ -17,16 +21,17 @@ from mmengine.dist import get_world_size
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from fedseg_mm.algorithms import SCAFFOLD
+from fedseg_mm.compat import load_weights_only
 from fedseg_mm.datasets import ClientShard, Partition, Partitioner, PartitionSummary
 from fedseg_mm.engine.backends.backend import Backend
-from fedseg_mm.errors import Faults, FedSegError
-from fedseg_mm.files import write_json
+from fedseg_mm.errors import Faults, FedSegError, reason
 from fedseg_mm.registry import BACKENDS, PARTITIONERS
 from fedseg_mm.silos.kits import sites_of
 from fedseg_mm.silos.run_config import class_names, sections_for_sites
-from fedseg_mm.silos.site_link import Output, SiteLink
+from fedseg_mm.silos.site_link import Output, SiteLink, words_of
 from fedseg_mm.structures import Broadcast, ClientFailure, ClientUpdate
-from fedseg_mm.structures.messages import pack_tensors
+from fedseg_mm.structures.messages import check_fits, pack_tensors
 from fedseg_mm.validation import check_number
 from fedseg_mm.version import __version__
 
@@ -34,6 +39,18 @@ if TYPE_CHECKING:
     from fedseg_mm.federation import Federation
     from fedseg_mm.silos.job import RelayJob
 
+#: What a client reports of its batches: names of losses and the like, and not those of a round's own figures.
+_METRIC = re.compile(r'[A-Za-z_][A-Za-z0-9_.]{0,79}')
+_NO_METRICS = ('client', 'name', 'images', 'steps', 'time', 'used', 'reason')
+_MOST_METRICS = 100
+#: Bytes of JSON that an update may begin with; read, they take a hundred times as many.
+_MOST_HEAD = 1 << 24
+#: What a checkpoint keeps of what sites tell.
+_TOLD = ('images', 'val_images', 'annotates', 'unannotated', 'pixels', 'void', 'unannotated_pixels')
+#: Images that a site may say it has, of which each has a name here.
+_MOST_IMAGES = 1 << 22
+#: Pixels in the confusion matrix of a site, of which the sums of all sites are exact.
+_MOST_PIXELS = 1 << 48
 #: Seconds that a message may be under way beside the training itself, under ``client_time_limit``.
 GRACE = 60.0
 
@@ -83,8 +100,9 @@ class NVFlareBackend(Backend):
         site_timeout (float): Seconds without an answer after which a round
             goes on without a site. Defaults to 120.
         client_time_limit (float, optional): Seconds after which a site is
-            left out of the round, looked at after each of its steps. Defaults
-            to None: as long as it takes.
+            left out of the round, looked at after each of its steps; an
+            evaluation waits for no site much longer either. Defaults to None:
+            as long as it takes.
 
     Raises:
         FedSegError: NVFLARE is not installed, or a value cannot be used.
@@ -113,12 +131,13 @@ class NVFlareBackend(Backend):
         say = runner.logger.info
         self.job = self.new_job(say)
         self.links = [SiteLink(name, self.job, self.site_timeout, say) for name in self.names]
+        atexit.register(self.job.close)  # however the training ends
         self.job.start()
         try:
-            self._wait_for_sites()
-            run = self._run_id()
+            self.run, known = self._run_and_sites()
+            self._away = self._wait_for_sites(known)
             config = sections_for_sites(runner.cfg, runner.cfg.federated, classes, runner.seed)
-            told = self._set_up(run, config)
+            told = self._set_up(config, known)
             summary = self._summary(classes, told)
             federation.take_clients(summary)
         except BaseException:
@@ -160,49 +179,74 @@ class NVFlareBackend(Backend):
             raise FedSegError('federated.attacks is for measurements in one place, and no site would follow: leave it '
                               'out with NVFlareBackend')
 
-    def _wait_for_sites(self) -> None:
-        """Until all sites answer; says for whom it waits."""
+    def _wait_for_sites(self, known: Mapping[str, dict]) -> set[int]:
+        """Until all sites answer, or those that are not known from before; says for whom it waits.
+
+        Args:
+            known (Mapping[str, dict]): What sites have told when the run
+                began, by their names.
+
+        Returns:
+            set[int]: Those that are away.
+        """
         waited_for, started = None, time.monotonic()
         while missing := [link.name for link in self.links if not link.is_here()]:
-            if missing != waited_for and time.monotonic() - started > 10:
+            waited = time.monotonic() - started
+            if waited > self.site_timeout and set(missing) <= set(known):
+                self.runner.logger.warning(f'{", ".join(missing)} are away: the training goes on without them until '
+                                           'they are back.')
+                break
+            if missing != waited_for and waited > 10:
                 waited_for = missing
                 self.runner.logger.info(f'Waiting for {", ".join(missing)}: `fedseg_mm silo start` runs a site; '
                                         f'{len(self.links) - len(missing)} of {len(self.links)} sites are here.')
             time.sleep(0.5)
+        return {client for client, name in enumerate(self.names) if name in missing}
 
-    def _run_id(self) -> str:
-        """What sites call this run: that of the checkpoint that is resumed, or a new one."""
-        file = Path(self.runner.work_dir) / 'silos.json'
-        if self.runner._resume:
-            source = Path(self.runner._load_from).parent / 'silos.json' if self.runner._load_from else file
-            try:
-                run = json.loads(source.read_text(encoding='utf-8'))['run']
-            except (OSError, ValueError, KeyError) as error:
-                raise FedSegError(f'{source} cannot be read, by which the sites know the run: bring it back, or start '
-                                  'anew from the weights with `load_from=CHECKPOINT`') from error
-        else:
-            run = f'{time.strftime("%Y%m%d_%H%M%S")}_{secrets.token_hex(4)}'
-        write_json(file, dict(run=run))
-        return run
+    def _run_and_sites(self) -> tuple[str, dict[str, dict]]:
+        """What sites call this run, and what they told when it began: a new name, or what the checkpoint says.
 
-    def _set_up(self, run: str, config: dict) -> list[dict]:
-        """Have all sites build the run; what they tell.
+        Raises:
+            FedSegError: It does not say.
+        """
+        if not self.runner._resume:
+            return f'{time.strftime("%Y%m%d_%H%M%S")}_{secrets.token_hex(4)}', {}
+        content = load_weights_only(self.runner._load_from, 'cpu', mmap=True)
+        silos = (content.get('federated') or {}).get('silos')
+        if not isinstance(silos, dict):
+            raise FedSegError(f'{self.runner._load_from} is not of a training across sites, who would not know what to '
+                              'go on with: start anew from its weights with `load_from=CHECKPOINT`')
+        return silos['run'], silos['told']
+
+    def _set_up(self, config: dict, known: Mapping[str, dict]) -> list[dict]:
+        """Have all sites that are here build the run; what all tell, or have told.
 
         Raises:
             FedSegError: Sites cannot; a line for each.
         """
-        content = [json.dumps(dict(version=__version__, run=run, client=client, clients=len(self.links),
+        content = [json.dumps(dict(version=__version__, run=self.run, client=client, clients=len(self.links),
                                    config=config), sort_keys=True).encode() for client in range(len(self.links))]
         faults, told = Faults(), []
         with ThreadPoolExecutor(len(self.links)) as pool:
-            for link, future in [(link, pool.submit(link.set_up, {}, dict(run=one)))
-                                 for link, one in zip(self.links, content)]:
-                try:
-                    told.append(_checked(link.name, json.loads(future.result().content), config))
-                except ConnectionError as error:
-                    faults.add(str(error))
-                except FedSegError as error:
-                    faults.add(f'the site {link.name} cannot take part: {error}')
+            try:
+                futures = {}
+                for client, (link, one) in enumerate(zip(self.links, content)):
+                    if client in self._away:
+                        link.prepare({}, dict(run=one))
+                    else:
+                        futures[link.name] = pool.submit(link.set_up, {}, dict(run=one), self._closing)
+                for link in self.links:
+                    if (future := futures.get(link.name)) is None:
+                        told.append(dict(known[link.name], parameters=None))
+                        continue
+                    try:
+                        told.append(_checked(link.name, json.loads(future.result().content), config))
+                    except ConnectionError as error:
+                        faults.add(str(error))
+                    except Exception as error:  # whatever a site may send
+                        faults.add(f'the site {link.name} cannot take part: {_said(error)}')
+            finally:
+                self._closing.set()
         faults.report()
         return told
 
@@ -231,11 +275,13 @@ class NVFlareBackend(Backend):
         layout = json.dumps({name: [str(tensor.dtype), list(tensor.shape)]
                              for name, tensor in federation.algorithm.shared_weights.items()}, sort_keys=True)
         for link, site in zip(self.links, self.told):
-            if site['parameters'] != layout:
+            if site['parameters'] not in (None, layout):  # of one that is away, it shows when it is back
                 raise FedSegError(f'{link.name} builds another model of the same config than the server: install the '
                                   'same versions of mmsegmentation, mmengine and mmcv at both ends')
         self._checkpointed = (runner.epoch, )
         self._last_checkpoint = self._named_checkpoint()
+        for left in (self.server / 'run').glob('updates_*'):  # by a training that was killed
+            shutil.rmtree(left, ignore_errors=True)
         self._updates = tempfile.TemporaryDirectory(dir=self.server / 'run', prefix='updates_')
 
     # --- rounds -------------------------------------------------------------
@@ -268,12 +314,16 @@ class NVFlareBackend(Backend):
         if unshared is not None and state is None:
             inputs['unshared'] = unshared
         args = dict(round=round, state=state, checkpointed=list(self._checkpointed), time_limit=self.client_time_limit)
-        limit = None if self.client_time_limit is None else self.client_time_limit + GRACE
         started = time.perf_counter()
-        output: Output = self.links[client].do('train', args, inputs, limit, self._closing)
+        output: Output = self.links[client].do('train', args, inputs, self._limit, self._closing)
         path = Path(self._updates.name) / str(client)
         path.write_bytes(output.content)
         return path, bool(output.told.get('kept')), time.perf_counter() - started
+
+    @property
+    def _limit(self) -> float | None:
+        """Seconds for which one task of a site is waited for."""
+        return None if self.client_time_limit is None else self.client_time_limit + GRACE
 
     def _take(self, client: int, future: Future, broadcast: Broadcast) -> ClientUpdate | ClientFailure:
         """A client's update, or why there is none."""
@@ -281,23 +331,60 @@ class NVFlareBackend(Backend):
             path, kept, seconds = future.result()
             content = path.read_bytes()
             path.unlink()
-            update = ClientUpdate.from_bytes(content, broadcast.weights)
-            self._check(update, client)
+            if int.from_bytes(content[:8], 'little') > _MOST_HEAD:
+                raise FedSegError(f'the update of {self.names[client]} begins with more words than any has')
+            update = self._usable(ClientUpdate.from_bytes(content, broadcast.weights), client, broadcast)
         except ConnectionError as error:
             self._away.add(client)
             return ClientFailure(client, str(error))
-        except (FedSegError, KeyError, TypeError, ValueError) as error:
-            return ClientFailure(client, str(error))
+        except OSError:  # this machine's own disk
+            raise
+        except Exception as error:  # whatever a site may send, it costs no more than its own update
+            return ClientFailure(client, _said(error))
         self._away.discard(client)
         if kept:
             self.states[client] = broadcast.round + 1
-        device = next(iter(broadcast.weights.values())).device
-        moved = partial(_moved, device=device)
-        # in the model's own order and layout in memory, as a client in this process would give them
-        weights = {name: torch.empty_like(like).copy_(update.weights[name])
-                   for name, like in broadcast.weights.items() if name in update.weights}
-        return replace(update, weights=weights, extras=moved(update.extras), seconds=seconds,
-                       payload=None if update.payload is None else moved(update.payload))
+        return replace(update, seconds=seconds)
+
+    def _usable(self, update: ClientUpdate, client: int, broadcast: Broadcast) -> ClientUpdate:
+        """An update as a client in this process would give it.
+
+        Raises:
+            Exception: It is none; of many kinds.
+        """
+        self._check(update, client)
+        algorithm, shared, what = self.federation.algorithm, broadcast.weights, f'the update of {self.names[client]}'
+        check_fits(update.weights, {name: tensor for name, tensor in shared.items() if (
+            update.payload is None or not tensor.is_floating_point())}, what)
+        extras = update.extras if algorithm.sends_extras else {}
+        if isinstance(algorithm, SCAFFOLD):
+            check_fits(extras, broadcast.extras, what)
+        moved = partial(_moved, device=next(iter(shared.values())).device)
+        metrics = {name: value for name, value in update.metrics.items()
+                   if _METRIC.fullmatch(name) and name not in _NO_METRICS}
+        return replace(
+            update, client=client, num_images=self.told[client]['images'], extras=moved(extras), unshared={},
+            metrics=dict(list(metrics.items())[:_MOST_METRICS]),
+            # in the model's own order and layout in memory
+            weights={name: torch.empty_like(like).copy_(update.weights[name])
+                     for name, like in shared.items() if name in update.weights},
+            payload=None if update.payload is None else moved(update.payload),
+            is_finite=bool(update.is_finite) and (update.payload is None or self._can_be_decoded(update, what)))
+
+    def _can_be_decoded(self, update: ClientUpdate, what: str) -> bool:
+        """Whether all that update processors will make of a payload is finite.
+
+        Raises:
+            Exception: They can make nothing of it; of many kinds.
+        """
+        algorithm = self.federation.algorithm
+        like = {name: algorithm.weights[name] for name in algorithm.processed}
+        last = copy.copy(algorithm.processors.processors[-1])  # which may count what it receives, or change it
+        device = next(iter(algorithm.weights.values())).device
+        change = last.at_receipt({name: tensor.to(device, copy=True) for name, tensor in (update.payload or {}).items()},
+                                 like)
+        check_fits(change, like, what)
+        return all(bool(tensor.isfinite().all()) for tensor in change.values())
 
     def _check(self, update: ClientUpdate, client: int) -> None:
         """Refuse what is another client's, weighs more than it may, or was not processed.
@@ -306,11 +393,18 @@ class NVFlareBackend(Backend):
             FedSegError: Says what.
         """
         name, images = self.names[client], self.told[client]['images']
+        steps = update.num_steps
+        if isinstance(steps, bool) or not isinstance(steps, int) or not 0 <= steps < 1 << 53:
+            raise FedSegError(f'{name} sends an update of {words_of(steps)[:80]} steps')
         if update.client != client or update.num_images != images:
             raise FedSegError(f'{name} sends the update of client {update.client} with {update.num_images} images, but '
                               f'is client {client} with {images}')
-        if update.is_finite and self.federation.processors.processors and update.payload is None:
+        processors = self.federation.processors.processors
+        if update.is_finite and processors and update.payload is None:
             raise FedSegError(f'{name} sends an update that has not been through federated.processors')
+        if update.payload is not None and not processors:
+            raise FedSegError(f'{name} sends an update that has been through processors, but federated.processors '
+                              'names none')
 
     def _wait_for_enough(self, cohort: Sequence[int]) -> set[int]:
         """Of a cohort, the clients that are away; waits while too few of them are here for a round."""
@@ -339,18 +433,29 @@ class NVFlareBackend(Backend):
         Returns:
             dict[str, np.ndarray]: Name of the site -> pixels by truth and
             prediction, (C, C).
+
+        Raises:
+            FedSegError: No site has images for it.
         """
+        if not any(site['val_images'] for site in self.told):
+            raise FedSegError('no site has images to evaluate the global model on: name some in `val` of a site.yaml, '
+                              'or train with val_cfg=None val_dataloader=None val_evaluator=None')
         algorithm = self.federation.algorithm
         content = pack_tensors(weights)
         unshared = pack_tensors({name: algorithm.weights[name] for name in algorithm.unshared}) \
             if algorithm.unshared else None
-        sites = [client for client, site in enumerate(self.told) if site['val_images'] and client not in self._away]
+        self._away = {client for client in self._away if not self.links[client].is_here()}
+        sites = [client for client, site in enumerate(self.told) if site['val_images']]
+        for client in self._away & set(sites):
+            self.runner.logger.warning(f'The evaluation goes without {self.names[client]}, which is away.')
+        sites = [client for client in sites if client not in self._away]
         found: dict[str, np.ndarray] = {}
         self._closing.clear()
         with ThreadPoolExecutor(max(1, len(sites))) as pool:
-            futures = [pool.submit(self.links[client].do, 'evaluate', dict(round=self.runner.epoch), dict(
+            futures = [pool.submit(self.links[client].do, 'evaluate', dict(
+                round=self.runner.epoch, state=self.states.get(client)), dict(
                 weights=content, **(dict(unshared=unshared) if unshared and client not in self.states else {})),
-                None, self._closing) for client in sites]
+                self._limit, self._closing) for client in sites]
             try:
                 for client, future in zip(sites, futures):
                     try:
@@ -358,8 +463,8 @@ class NVFlareBackend(Backend):
                     except ConnectionError as error:
                         self._away.add(client)
                         self.runner.logger.warning(f'The evaluation goes without {self.names[client]}: {error}')
-                    except (FedSegError, KeyError, TypeError, ValueError) as error:
-                        self.runner.logger.warning(f'The evaluation goes without {self.names[client]}: {error}')
+                    except Exception as error:  # whatever a site may send
+                        self.runner.logger.warning(f'The evaluation goes without {self.names[client]}: {_said(error)}')
             finally:
                 self._closing.set()
         return found
@@ -371,9 +476,10 @@ class NVFlareBackend(Backend):
             FedSegError: It is none.
         """
         matrix, classes = np.array(told['matrix']), len(self.federation.summary.class_names)
-        if matrix.shape != (classes, classes) or not np.issubdtype(matrix.dtype, np.integer) or (matrix < 0).any():
+        if matrix.shape != (classes, classes) or not np.issubdtype(matrix.dtype, np.integer) or (matrix < 0).any() \
+                or matrix.sum(dtype=np.float64) >= _MOST_PIXELS:
             raise FedSegError(f'{self.names[client]} sends no confusion matrix of {classes} classes')
-        return matrix
+        return matrix.astype(np.int64)
 
     # --- checkpoints --------------------------------------------------------
     def _named_checkpoint(self) -> tuple[str, int] | None:
@@ -387,7 +493,9 @@ class NVFlareBackend(Backend):
             self._last_checkpoint, self._checkpointed = named, (*self._checkpointed[-1:], round)
 
     def state_dict(self) -> dict:
-        return dict(clients=dict(self.states), clients_folder='clients')
+        return dict(clients=dict(self.states), clients_folder='clients', silos=dict(run=self.run, told={
+            name: {key: value for key, value in site.items() if key in _TOLD}
+            for name, site in zip(self.names, self.told)}))
 
     def load_state_dict(self, state: dict) -> None:
         self.states = {int(client): int(rounds) for client, rounds in state['clients'].items()}
@@ -417,7 +525,8 @@ def _checked(name: str, told: dict, config: Mapping) -> dict:
         numbers = [told['images'], told['val_images'], *told.get('pixels', []), told.get('void', 0),
                    told.get('unannotated_pixels', 0)]
         fits = (all(isinstance(number, int) and 0 <= number < 1 << 53 for number in numbers)
-                and told['images'] < 1 << 32 and len(told.get('pixels', classes)) == len(classes)
+                and len(set(told['annotates'])) == len(told['annotates'])
+                and told['images'] <= _MOST_IMAGES and len(told.get('pixels', classes)) == len(classes)
                 and isinstance(told['parameters'], str) and set(told['annotates']) <= set(classes)
                 and (told['unannotated'] is None or isinstance(told['unannotated'], int)))
     except (KeyError, TypeError) as error:
@@ -425,6 +534,11 @@ def _checked(name: str, told: dict, config: Mapping) -> dict:
     if not fits:
         raise FedSegError(f'{name} says of itself what cannot be')
     return told
+
+
+def _said(error: Exception) -> str:
+    """What is wrong with what a site has sent, which may hold any text of its own."""
+    return words_of(error if isinstance(error, FedSegError) else reason(error, typed=True))
 
 
 def _moved(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
