@@ -192,7 +192,7 @@ def test_another_model_of_the_same_config_is_refused_at_the_start(run, monkeypat
 
 
 @pytest.mark.parametrize('spoil, sentence', [
-    (lambda update: b'no message', 'the message is damaged or is not'),
+    (lambda update: b'no message', 'begins with more words than any has'),
     (lambda update: update.to_bytes()[:-8], 'the message is damaged or is not'),
     (lambda update: ClientUpdate(1 - update.client, update.weights, update.num_images, 1, {}).to_bytes(),
      'sends the update of client'),
@@ -217,7 +217,7 @@ def test_an_update_that_cannot_be_used_costs_its_sites_part_of_the_round(spoil, 
         assert not any(client['used'] for line in rounds_of(tmp_path / 'work') for client in line['clients']
                        if client['name'] == 'south')
     else:
-        assert re.search(sentence.replace('is not', 'is (not|no)'), reasons(tmp_path / 'work')[1])
+        assert re.search(sentence, reasons(tmp_path / 'work')[1])
 
 
 @pytest.mark.parametrize('matrix', [[[1]], [[-1] * 4] * 4, [['a'] * 4] * 4, None])

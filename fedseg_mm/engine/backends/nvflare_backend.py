@@ -381,8 +381,8 @@ class NVFlareBackend(Backend):
         like = {name: algorithm.weights[name] for name in algorithm.processed}
         last = copy.copy(algorithm.processors.processors[-1])  # which may count what it receives, or change it
         device = next(iter(algorithm.weights.values())).device
-        change = last.at_receipt({name: tensor.to(device, copy=True) for name, tensor in (update.payload or {}).items()},
-                                 like)
+        payload = {name: tensor.to(device, copy=True) for name, tensor in (update.payload or {}).items()}
+        change = last.at_receipt(payload, like)
         check_fits(change, like, what)
         return all(bool(tensor.isfinite().all()) for tensor in change.values())
 
