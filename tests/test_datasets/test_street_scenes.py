@@ -7,6 +7,7 @@ from mmengine import fileio
 
 from fedseg_mm import FedSegError
 from fedseg_mm.datasets import LoadStreetScene, StreetScenesDataset, scan_labels
+from fedseg_mm.datasets.transforms import load_street_scene
 from fedseg_mm.datasets.transforms.load_street_scene import VERSION, paint_scene, scene_path
 
 OWN = [dict(type='LoadStreetScene'), dict(type='PackSegInputs')]
@@ -78,3 +79,22 @@ def test_what_is_no_scene_is_refused():
     for load in (fileio.get, lambda path: LoadStreetScene()(dict(img_path=path))):
         with pytest.raises(FedSegError, match='street_scenes://train/3.png is not the name of a street scene'):
             load('street_scenes://train/3.png')
+
+
+def test_scenes_that_were_drawn_are_kept_up_to_a_limit_and_never_changed(monkeypatch):
+    drawn = []
+    paint = load_street_scene.StreetScenePainter.paint
+    monkeypatch.setattr(load_street_scene.StreetScenePainter, 'paint', lambda self: drawn.append(1) or paint(self))
+    monkeypatch.setattr(load_street_scene, '_kept', load_street_scene.OrderedDict())
+    monkeypatch.setattr(load_street_scene, 'KEPT_BYTES', 3 * 4 * 64 * 48)
+    image, label = paint_scene(scene_path('train', 0, (64, 48)))
+    before = image.copy()
+    image[:] = 0
+    assert (paint_scene(scene_path('train', 0, (64, 48), label=True))[0] == before).all() and len(drawn) == 1
+    for index in (1, 2, 0, 3):
+        paint_scene(scene_path('train', index, (64, 48)))
+    assert len(drawn) == 4 and len(load_street_scene._kept) == 3
+    paint_scene(scene_path('train', 0, (64, 48)))  # asked for lately
+    assert len(drawn) == 4
+    paint_scene(scene_path('train', 1, (64, 48)))
+    assert len(drawn) == 5

@@ -1,5 +1,6 @@
 """Loads a street scene by drawing it, wherever MMEngine or MMSegmentation would read a file."""
 import re
+from collections import OrderedDict
 
 import cv2
 import numpy as np
@@ -14,6 +15,9 @@ from fedseg_mm.seeding import derive_seed
 PREFIX = 'street_scenes'
 #: Raised whenever the painter draws otherwise, so that cached class counts are not taken for the new scenes'.
 VERSION = 1
+#: Bytes of the scenes that a process keeps, as to draw one again takes a third of a small model's training.
+KEPT_BYTES = 64_000_000
+_kept: OrderedDict[str, tuple[np.ndarray, np.ndarray]] = OrderedDict()
 
 
 def scene_path(split: str, index: int, size: tuple[int, int], seed: int = 0, label: bool = False) -> str:
@@ -23,7 +27,7 @@ def scene_path(split: str, index: int, size: tuple[int, int], seed: int = 0, lab
 
 
 def paint_scene(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the scene that a path names.
+    """Draw the scene that a path names, or take it from those that were drawn last.
 
     Args:
         path (str): As made by :func:`scene_path`.
@@ -39,7 +43,14 @@ def paint_scene(path: str) -> tuple[np.ndarray, np.ndarray]:
     if named is None:
         raise FedSegError(f'{path} is not the name of a street scene, e.g. {scene_path("train", 0, (160, 120))}')
     width, height, seed, index = map(int, named.groups()[1:5])
-    return StreetScenePainter(derive_seed(seed, f'street scene {named[1]}', index), width, height).paint()
+    name = scene_path(named[1], index, (width, height), seed)
+    scene = _kept.pop(name, None) or StreetScenePainter(
+        derive_seed(seed, f'street scene {named[1]}', index), width, height).paint()
+    _kept[name] = scene
+    while len(_kept) * 4 * width * height > KEPT_BYTES:  # bytes of image and label, if all are of this size
+        _kept.popitem(last=False)
+    image, label = scene
+    return image.copy(), label.copy()  # transforms may change them in place
 
 
 @TRANSFORMS.register_module()
