@@ -1,4 +1,5 @@
 """Startup kits: who is who in a federation, and what NVFLARE may do on the machine that a kit is used on."""
+import datetime
 import json
 import os
 import re
@@ -109,6 +110,29 @@ def kind_of(kit: Path) -> str:
     raise FedSegError(f'{kit} is no startup kit of a server or site: name a folder that `silo provision` made')
 
 
+def check_certificate(kit: Path) -> None:
+    """Refuse a kit that lacks a file, or whose certificate is not valid by this machine's clock.
+
+    Raises:
+        FedSegError: Says what, and what to do.
+    """
+    own, startup = {'server': 'server', 'site': 'client'}[kind_of(kit)], kit / 'startup'
+    for name in (f'{own}.crt', f'{own}.key', 'rootCA.pem', 'sub_start.sh'):
+        if not (startup / name).is_file():
+            raise FedSegError(f'{startup} has no {name}: the kit is not whole; bring it here again')
+    from cryptography.x509 import load_pem_x509_certificate
+    try:
+        certificate = load_pem_x509_certificate((startup / f'{own}.crt').read_bytes())
+    except ValueError as error:
+        raise FedSegError(f'{startup / own}.crt is damaged: bring the kit here again') from error
+    now = datetime.datetime.now(datetime.timezone.utc)
+    first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not first <= now <= last:
+        raise FedSegError(f'the certificate of {kit} is valid from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} '
+                          f"UTC, but this machine's clock says {now:%Y-%m-%d %H:%M}: set the clock"
+                          + (', or provision the federation anew' if now > last else ''))
+
+
 def site_name(kit: Path) -> str:
     """What a site's kit calls it."""
     return json.loads((kit / 'startup' / 'fed_client.json').read_text(encoding='utf-8'))['client']['fqsn']
@@ -128,7 +152,11 @@ def write_policy(kit: Path) -> None:
 
     Args:
         kit (Path): The startup kit.
+
+    Raises:
+        FedSegError: The kit is not whole, not valid now, or holds code.
     """
+    check_certificate(kit)
     kind, local = kind_of(kit), kit / 'local'
     resources = json.loads((local / 'resources.json.default').read_text(encoding='utf-8'))
     resources['class_list_enforcement_mode'] = 'enforce'

@@ -1,7 +1,9 @@
 """What goes wrong between a server and its sites: a sentence each, and nothing is lost."""
+import errno
 import json
 import random
 import re
+from pathlib import Path
 
 import pytest
 
@@ -170,6 +172,42 @@ def test_a_damaged_image_is_named_and_costs_its_sites_update(data, tmp_path, mon
     job.lose = spoil
     train(across_sites(spoilt, kits, tmp_path / 'work', monkeypatch, job))
     assert re.search('the train pipeline fails on the image .*000.png', reasons(tmp_path / 'work')[1])
+
+
+def test_a_slow_site_is_left_out_of_the_round(run, tmp_path, monkeypatch):
+    whole = SiteTrainer.train
+
+    def slow(self, *arguments, **named):
+        arguments = list(arguments)
+        assert arguments[-1] == 100.0  # what the config says
+        if self.name == 'south':
+            arguments[-1] = 1e-9
+        return whole(self, *arguments, **named)
+
+    monkeypatch.setattr(SiteTrainer, 'train', slow)
+    run(**{'federated.backend.client_time_limit': 100.0})
+    assert re.fullmatch(r'it exceeded client_time_limit=1e-09: .* s so far', reasons(tmp_path / 'work')[1])
+    assert len(rounds_of(tmp_path / 'work')) == 3
+
+
+def test_a_server_without_disk_ends_with_its_rounds_saved_and_goes_on(run, data, kits, tmp_path, monkeypatch):
+    run('whole', **SCAFFOLD)
+    other = make_kits(tmp_path / 'other_kits', data)
+    write = Path.write_bytes
+
+    def no_space(self, content):
+        if self.parent.name.startswith('updates_') and len(rounds_of(tmp_path / 'full')) == 1:
+            raise OSError(errno.ENOSPC, 'No space left on device', str(self))
+        return write(self, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, 'write_bytes', no_space)
+        with pytest.raises(OSError, match='No space left on device'):
+            run('full', DirectJob(other), **SCAFFOLD)
+    cfg = across_sites(data, other, tmp_path / 'full', monkeypatch, DirectJob(other), **SCAFFOLD)
+    cfg.resume = True
+    train(cfg)
+    assert_same_bits(weights_of(tmp_path / 'whole' / 'round_3.pth'), weights_of(tmp_path / 'full' / 'round_3.pth'))
 
 
 def test_classes_that_the_federation_does_not_have_are_refused_at_the_start(data, tmp_path, monkeypatch):

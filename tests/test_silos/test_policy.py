@@ -1,8 +1,10 @@
 """What a site builds, reads and tells, whoever asks."""
+import datetime
 import json
 import os
 import socket
 import stat
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -156,6 +158,26 @@ def test_kits_are_made_once_and_hold_a_policy_of_one_class(tmp_path):
     (kits[2] / 'custom').mkdir()
     with pytest.raises(FedSegError, match='holds code'):
         write_policy(kits[2])
+
+
+def test_a_kit_that_is_not_whole_or_not_valid_now_is_refused(tmp_path, monkeypatch):
+    pytest.importorskip('nvflare')
+    from fedseg_mm.silos import kits
+    site = kits.provision(tmp_path / 'federation', ['north'], port=8111)[2]
+    kits.check_certificate(site)
+    now = datetime.datetime.now(datetime.timezone.utc)
+    for days, sentence in ((-400, 'set the clock$'), (40000, 'set the clock, or provision the federation anew')):
+        clock = type('Clock', (), dict(now=staticmethod(lambda zone, days=days: now + datetime.timedelta(days))))
+        with monkeypatch.context() as patch:
+            patch.setattr(kits, 'datetime', SimpleNamespace(datetime=clock, timezone=datetime.timezone))
+            with pytest.raises(FedSegError, match=f"is valid from .* but this machine's clock says .*{sentence}"):
+                kits.check_certificate(site)
+    (site / 'startup' / 'client.crt').write_text('no certificate')
+    with pytest.raises(FedSegError, match='client.crt is damaged'):
+        kits.check_certificate(site)
+    (site / 'startup' / 'client.key').unlink()
+    with pytest.raises(FedSegError, match='has no client.key: the kit is not whole'):
+        kits.write_policy(site)
 
 
 @pytest.mark.parametrize('sites, sentence', [
