@@ -39,6 +39,9 @@ class SilosValLoop(BaseLoop):
         evaluator (dict): The config's ``val_evaluator``.
     """
 
+    #: Whether its figures are those of one model, so that the IoU of every class is worth a curve.
+    evaluates_one_model = True
+
     def __init__(self, runner, dataloader: dict, evaluator: dict | list) -> None:
         super().__init__(runner, DataLoader(_Elsewhere()))
         self.evaluator = runner.build_evaluator(evaluator)

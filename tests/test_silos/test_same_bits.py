@@ -44,6 +44,18 @@ def train(cfg: Config) -> ToolRunner:
     return runner
 
 
+def evaluations(work_dir) -> list[dict]:
+    """All figures of all evaluations, that of every class included."""
+    lines = [json.loads(line) for file in work_dir.glob('*/vis_data/scalars.json')
+             for line in file.read_text().splitlines()]
+    # IoUMetric's own sums are float32's
+    found = [{key: round(value, 2) for key, value in line.items() if key in ('step', 'mIoU', 'aAcc', 'mAcc', 'mIoU_annotated')
+              or key.startswith('IoU/')} for line in lines if 'mIoU' in line or any(
+                  key.startswith('IoU/') for key in line)]
+    assert len(found) >= 3 and any(key.startswith('IoU/') for line in found for key in line)
+    return found
+
+
 def annotated(work_dir) -> dict[str, dict]:
     """What each client annotates, by the manifest of a training."""
     clients = json.loads((work_dir / 'partition.json').read_text())['clients']
@@ -67,3 +79,5 @@ def test_the_same_bits_in_one_place_and_across_sites(name, sites, tmp_path, monk
     if name == 'FedBN':  # what is not shared stays at the sites
         here, there = ({key: value for key, value in one.items() if '.bn' not in key} for one in (here, there))
     assert_same_bits(here, there)
+    if name != 'FedBN':  # whose sites evaluate with what they keep
+        assert evaluations(tmp_path / 'here') == evaluations(tmp_path / 'there')

@@ -34,7 +34,8 @@ class RoundLogHook(Hook):
         if runner.val_loop is not None:
             with first_process_first():
                 self.unseen = check_evaluation(runner.val_dataloader, runner.val_loop.evaluator)
-            if type(runner.val_loop) is ValLoop:  # figures of another may be means over models
+            # figures of another loop may be means over models
+            if type(runner.val_loop) is ValLoop or getattr(runner.val_loop, 'evaluates_one_model', False):
                 self.class_iou = keep_class_iou(runner.val_loop.evaluator, summary.annotated_classes)
         prepare_backends(runner.visualizer)
 
