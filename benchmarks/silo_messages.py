@@ -97,7 +97,7 @@ def measure(args: argparse.Namespace, kits: Path) -> None:
                                               env={**os.environ, 'OMP_NUM_THREADS': '1'}))
         job = RelayJob(kits / 'server', kits / 'admin', print)
         job.start()
-        links = [SiteLink(name, job, 600.0, print) for name in SITES]
+        links = [SiteLink(name, job, 600.0) for name in SITES]
         while not all(link.is_here() for link in links):
             time.sleep(0.5)
         with ThreadPoolExecutor(2) as pool:

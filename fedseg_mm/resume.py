@@ -60,6 +60,12 @@ class CheckpointFile:
     has_rates: bool = True
 
 
+def written_last(work_dir: str | Path) -> tuple[str, int] | None:
+    """The checkpoint of a work dir that was written last, and when (ns)."""
+    file = Path(work_dir) / 'last_checkpoint'
+    return (file.read_text(), file.stat().st_mtime_ns) if file.is_file() else None
+
+
 def clients_folder(federated: Mapping | None) -> str:
     """The folder of the clients' states that a checkpoint's ``federated`` names.
 

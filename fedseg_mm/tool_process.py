@@ -13,7 +13,7 @@ from .errors import FedSegError
 PATIENCE = 10
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Have Linux end this process when the one that started it is gone, also by SIGKILL."""
     if sys.platform == 'linux':
         set_parent_death_signal = 1
@@ -39,7 +39,7 @@ class ToolProcess:
         with log.open('a') as output:
             self.process = subprocess.Popen(
                 [sys.executable, *command], stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                env={**os.environ, **(environment or {})}, start_new_session=True, preexec_fn=_end_with_parent,
+                env={**os.environ, **(environment or {})}, start_new_session=True, preexec_fn=end_with_parent,
                 pass_fds=pass_fds)
 
     @property

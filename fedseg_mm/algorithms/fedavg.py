@@ -132,6 +132,10 @@ class FedAvg:
         """Whether a second quantity goes up beside the weights."""
         return any(getattr(type(self), name) is not getattr(FedAvg, name) for name in ('receive', 'broadcast_extras'))
 
+    def extras_like(self, broadcast: Broadcast) -> Mapping[str, Tensor] | None:
+        """What an update's extras must be like, for those that come from elsewhere; None where any will do."""
+        return None if self.sends_extras else {}
+
     @property
     def remedy(self) -> str:
         """Advice for the message when no update is finite."""

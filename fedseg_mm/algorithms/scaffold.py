@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from fedseg_mm.aggregators import Aggregator, WeightedMean
 from fedseg_mm.algorithms.fedavg import FedAvg
 from fedseg_mm.registry import ALGORITHMS
-from fedseg_mm.structures import ClientContext, ClientUpdate, FederationInfo
+from fedseg_mm.structures import Broadcast, ClientContext, ClientUpdate, FederationInfo
 from fedseg_mm.validation import check_number
 
 
@@ -50,6 +50,9 @@ class SCAFFOLD(FedAvg):
 
     def broadcast_extras(self) -> Mapping[str, Tensor]:
         return self.control
+
+    def extras_like(self, broadcast: Broadcast) -> Mapping[str, Tensor]:
+        return broadcast.extras
 
     def setup_client(self, context: ClientContext) -> None:
         context.memory['sum'] = {name: torch.zeros_like(context.broadcast.weights[name]) for name in self.trained}

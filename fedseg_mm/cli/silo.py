@@ -1,5 +1,6 @@
 """Sites whose images stay where they are: kits, server, sites and trainings across them."""
 import argparse
+import fcntl
 import os
 import signal
 import subprocess
@@ -15,8 +16,8 @@ from fedseg_mm.cli import arguments
 from fedseg_mm.console import as_called
 from fedseg_mm.errors import FedSegError
 
-#: Which process runs a kit, and which trains over all kits.
-KEEPER, TRAINING = 'keeper.pid', 'training.pid'
+#: Locks of the process that runs a kit, and of the one that trains over all kits.
+KEEPER, TRAINING = 'keeper.lock', 'training.lock'
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -27,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
         except ImportError:
             raise FedSegError("silos need NVFLARE: pip install 'fedseg_mm[silos]', or in a checkout pip install -e "
                               '".[silos]" -c requirements/tested.txt') from None
-        globals()[f'_{args.action}'](args)
+        ACTIONS[args.action](args)
 
 
 @contextmanager
@@ -58,45 +59,46 @@ def _provision(args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _alone(kit: Path) -> Iterator[None]:
-    """Be the one process that runs a kit here.
+def _alone(kit: Path, name: str, sentence: str) -> Iterator[None]:
+    """Hold a lock in a kit, which ends with this process however that ends.
+
+    Args:
+        kit (Path): The startup kit.
+        name (str): The lock.
+        sentence (str): What to say if another process holds it; ``{pid}`` is
+            its number.
 
     Raises:
-        FedSegError: Another one does.
+        FedSegError: It does.
     """
-    if (pid := _keeper(kit)) is not None:
-        raise FedSegError(f'{kit} is run already, by the process {pid}: stop that first, with '
-                          f'{as_called("python tools/fed_silo.py")} stop {kit}')
-    with _noted(kit):
-        yield
-
-
-@contextmanager
-def _noted(kit: Path, name: str = KEEPER) -> Iterator[None]:
-    """Note in a kit which process this is."""
     from fedseg_mm.silos import wire
-    file = wire.run_folder(kit) / name
-    file.write_text(f'{os.getpid()} {_born(os.getpid())}', encoding='utf-8')
-    try:
+    with (wire.run_folder(kit) / name).open('a+', encoding='utf-8') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FedSegError(sentence.format(pid=_holder(kit, name))) from None
+        file.truncate(0)
+        print(os.getpid(), file=file, flush=True)
         yield
-    finally:
-        file.unlink(missing_ok=True)
 
 
-def _born(pid: int) -> str:
-    """When a process started, which tells it from a later one of the same number; empty if there is none."""
+def _holder(kit: Path, name: str) -> int | None:
+    """The process that holds a lock in a kit."""
     try:
-        return Path(f'/proc/{pid}/stat').read_text(encoding='utf-8').rpartition(')')[2].split()[19]
-    except OSError:
-        return ''
+        with (kit / 'run' / name).open(encoding='utf-8') as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read())
+    except FileNotFoundError:
+        pass
+    return None
 
 
-def _keeper(kit: Path, name: str = KEEPER) -> int | None:
-    try:
-        pid, born = (kit / 'run' / name).read_text(encoding='utf-8').split()
-    except (OSError, ValueError):
-        return None
-    return int(pid) if _born(int(pid)) == born else None
+def _run_alone(kit: Path):
+    """Be the one process that runs a kit here."""
+    stop = f'{as_called("python tools/fed_silo.py")} stop {kit}'
+    return _alone(kit, KEEPER, f'{kit} is run already, by the process {{pid}}: stop that first, with {stop}')
 
 
 def _serve(args: argparse.Namespace) -> None:
@@ -105,7 +107,7 @@ def _serve(args: argparse.Namespace) -> None:
     kit = args.kit.resolve()
     if kind_of(kit) != 'server':
         raise FedSegError(f'{kit} is the kit of a site: `start` runs it')
-    with _alone(kit):
+    with _run_alone(kit):
         write_policy(kit)
         print(f'The server runs, until it is stopped; NVFLARE writes to {kit / "run" / "nvflare.log"}.', flush=True)
         keep_up([Kept('NVFLARE', *nvflare_command(kit), kit / 'run' / 'nvflare.log')])
@@ -125,7 +127,7 @@ def _start(args: argparse.Namespace) -> None:
     if args.check:
         print(f'{file} is right.')
         return
-    with _alone(kit):
+    with _run_alone(kit):
         write_policy(kit)
         run = kit / 'run'
         environment = {**os.environ, **({'CUDA_VISIBLE_DEVICES': ''} if config.device == 'cpu' else {})}
@@ -146,10 +148,8 @@ def _train(args: argparse.Namespace) -> None:
     from fedseg_mm.silos.kits import sites_of
     kit = args.kits.resolve() / 'server'
     sites_of(kit)  # before anything is written there
-    if (pid := _keeper(kit, TRAINING)) is not None:
-        raise FedSegError(f'the process {pid} trains over {args.kits} already, and sites do one training at a time: '
-                          f'wait for its end, or stop it with kill {pid}')
-    with _noted(kit, TRAINING):
+    with _alone(kit, TRAINING, f'the process {{pid}} trains over {args.kits} already, and sites do one training at a '
+                               'time: wait for its end, or stop it with kill {pid}'):
         sys.exit(keep_training([word for word in sys.argv[1:] if word != '--once']))
 
 
@@ -162,7 +162,8 @@ def keep_training(words: list[str]) -> int:
     Returns:
         int: The exit status.
     """
-    from fedseg_mm.silos.keep_up import STEADY, die_with_parent
+    from fedseg_mm.silos.keep_up import STEADY
+    from fedseg_mm.tool_process import end_with_parent
     begun, again, pause, stopped = time.time(), False, 1.0, []
 
     def hand_on(number: int, _) -> None:
@@ -178,7 +179,7 @@ def keep_training(words: list[str]) -> int:
             if words[:1] != ['silo']:
                 own.insert(3, 'silo')
             started = time.monotonic()
-            child = subprocess.Popen(own, preexec_fn=die_with_parent)
+            child = subprocess.Popen(own, preexec_fn=end_with_parent)
             if stopped:  # while it was being started
                 child.terminate()
             code = child.wait()
@@ -255,14 +256,14 @@ def _status(args: argparse.Namespace) -> None:
 
 def _stop(args: argparse.Namespace) -> None:
     kit = args.kit.resolve()
-    pid = _keeper(kit)
+    pid = _holder(kit, KEEPER)
     if pid is None:
         raise FedSegError(f'nothing runs {kit} here')
     os.kill(pid, signal.SIGTERM)
     until = time.monotonic() + 20
-    while _keeper(kit) is not None and time.monotonic() < until:
+    while _holder(kit, KEEPER) is not None and time.monotonic() < until:
         time.sleep(0.1)
-    if _keeper(kit) is not None:
+    if _holder(kit, KEEPER) is not None:
         raise FedSegError(f'the process {pid} does not end: kill -9 {pid}')
     print(f'{kit} is stopped.')
 
@@ -270,3 +271,6 @@ def _stop(args: argparse.Namespace) -> None:
 def _demo(args: argparse.Namespace) -> None:
     from fedseg_mm.cli.silo_demo import demo
     demo(Path(args.work_dir), args.rounds, args.port)
+
+
+ACTIONS = dict(provision=_provision, serve=_serve, start=_start, train=_train, status=_status, stop=_stop, demo=_demo)

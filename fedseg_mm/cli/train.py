@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 
@@ -17,33 +16,12 @@ from fedseg_mm.cli.common import (
     one_sentence_errors,
 )
 from fedseg_mm.config import check_config, federate, warn_of_iterations, warn_of_workers, weight_sources
+from fedseg_mm.config.amp import settle_amp
 from fedseg_mm.config.check import LOADERS
 from fedseg_mm.engine.stop_signals import terminated_as_stopped
 from fedseg_mm.engine.tool_runner import ToolRunner
 from fedseg_mm.errors import DownloadError, Faults, FedSegError
-from fedseg_mm.registry import type_name
 from fedseg_mm.resume import settle_resume
-
-#: Mixed precision: what --amp takes, and MMEngine's own.
-AMP = ('Float32ResizeAmpOptimWrapper', 'AmpOptimWrapper')
-
-
-def use_amp(cfg: Config) -> None:
-    """Train in mixed precision, if there is a GPU."""
-    if not torch.cuda.is_available():
-        print_log('Mixed precision needs a GPU and there is none: training in float32.', 'current', logging.WARNING)
-        if type_name(cfg.optim_wrapper.get('type')) in AMP:
-            cfg.optim_wrapper.type = 'OptimWrapper'
-            for key in ('dtype', 'loss_scale', 'use_fp64'):
-                cfg.optim_wrapper.pop(key, None)
-        return
-    if type_name(cfg.optim_wrapper.get('type', 'OptimWrapper')) not in ('OptimWrapper', *AMP):
-        raise FedSegError(f'--amp cannot be combined with optim_wrapper.type={cfg.optim_wrapper.type}')
-    if torch.cuda.is_bf16_supported(including_emulation=False):
-        # no loss scaling: bfloat16 has float32's range, and a scaler skips some of a client's few steps
-        cfg.optim_wrapper.update(type=AMP[0], dtype='bfloat16', loss_scale=dict(enabled=False))
-    else:
-        cfg.optim_wrapper.update(type=AMP[0], dtype='float16', loss_scale='dynamic')
 
 
 def _check_work_dir(work_dir: str) -> None:
@@ -91,9 +69,7 @@ def run(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...] = LOADER
     with faults:
         check_config(cfg, loaders)
     faults.report()
-    wrapper = type_name(cfg.optim_wrapper.get('type'))
-    if args.amp or (wrapper in AMP and not torch.cuda.is_available()):
-        use_amp(cfg)
+    settle_amp(cfg, args.amp)
     _check_work_dir(cfg.work_dir)
     resume, load_from = settle_resume(cfg, args.resume)
     warn_of_iterations(cfg)

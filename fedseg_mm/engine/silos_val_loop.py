@@ -8,21 +8,13 @@ from mmengine.hooks import EMAHook
 from mmengine.registry import LOOPS
 from mmengine.runner.base_loop import BaseLoop
 from mmseg.evaluation import IoUMetric
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from fedseg_mm.engine.backends import NVFlareBackend
+from fedseg_mm.engine.backends.nvflare_backend import ImagesElsewhere
 from fedseg_mm.engine.federated_loop import FederatedTrainLoop
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.evaluation.confusion_matrix import class_iou
-
-
-class _Elsewhere(Dataset):
-    """Images that other machines have."""
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: int) -> int:
-        return index
 
 
 @LOOPS.register_module()
@@ -43,7 +35,7 @@ class SilosValLoop(BaseLoop):
     evaluates_one_model = True
 
     def __init__(self, runner, dataloader: dict, evaluator: dict | list) -> None:
-        super().__init__(runner, DataLoader(_Elsewhere()))
+        super().__init__(runner, DataLoader(ImagesElsewhere()))
         self.evaluator = runner.build_evaluator(evaluator)
         metrics = [type(metric).__name__ for metric in self.evaluator.metrics if not isinstance(metric, IoUMetric)]
         if metrics:
@@ -57,7 +49,6 @@ class SilosValLoop(BaseLoop):
         Raises:
             FedSegError: No site has images to evaluate.
         """
-        from fedseg_mm.engine.backends import NVFlareBackend
         runner, loop = self.runner, self.runner._train_loop
         backend = loop.federation.backend if isinstance(loop, FederatedTrainLoop) else None
         if not isinstance(backend, NVFlareBackend):

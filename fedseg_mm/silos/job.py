@@ -50,12 +50,13 @@ class RelayJob:
         self.server, self.admin, self.say = server, admin, say
         self.socket: Path | None = None
         self.job_id = ''
-        #: Sites that the running job reaches.
-        self.sites: frozenset[str] = frozenset()
         #: When a site was last tried to be taken in, and after how long it is next.
         self._tried: dict[str, tuple[float, float]] = {}
         self._renew, self._closed = threading.Event(), threading.Event()
         self._session = None
+        self._last_reason = ''
+        #: When sites that do not take part were last looked for, on the monotonic clock (s).
+        self._looked = 0.0
         self._connections: dict[str, tuple[Path | None, socket.socket]] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._thread = threading.Thread(target=self._watch, name='relay job', daemon=True)
@@ -129,16 +130,15 @@ class RelayJob:
                 pause = 3.0
 
     def _complain(self, reason: str) -> None:
-        if reason != getattr(self, '_last_reason', None):
+        if reason != self._last_reason:
             self._last_reason = reason
             self.say(f'NVFLARE is not ready, and is asked again until it is ({" ".join(reason.split())[:200]})')
 
     def _is_up(self) -> bool:
         try:
-            reply, _ = wire.ask(self.socket, dict(op='sites'), timeout=20)  # type: ignore[arg-type]
+            wire.ask(self.socket, dict(op='hello'), timeout=20)  # type: ignore[arg-type]
         except OSError:
             return False
-        self.sites = frozenset(reply['sites'])
         return True
 
     def _admin(self):
@@ -154,7 +154,7 @@ class RelayJob:
 
     def _submit(self) -> None:
         """End what is left of the job before, and start another with all sites that are there now."""
-        self.socket, self.sites = None, frozenset()
+        self.socket = None
         self._renew.clear()
         session = self._admin()
         for job in session.list_jobs():

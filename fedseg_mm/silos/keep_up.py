@@ -1,5 +1,4 @@
 """Processes that are started again when they end."""
-import ctypes
 import signal
 import subprocess
 import time
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedseg_mm.silos.log_watch import LogWatch
+from fedseg_mm.tool_process import end_with_parent
 
 #: Seconds after which a process that has just been started again counts as well.
 STEADY = 60.0
@@ -37,16 +37,10 @@ class Kept:
     due: float = 0.0
 
 
-def die_with_parent() -> None:
-    """Have the system end this process when the one that started it ends, however that ends."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-
-
 def _start(kept: Kept) -> None:
     with kept.log.open('ab') as log:
         kept.process = subprocess.Popen(list(kept.command), env=dict(kept.environment), stdout=log,
-                                        stderr=subprocess.STDOUT, preexec_fn=die_with_parent, cwd=kept.log.parent)
+                                        stderr=subprocess.STDOUT, preexec_fn=end_with_parent, cwd=kept.log.parent)
     kept.started = time.monotonic()
 
 

@@ -23,7 +23,7 @@ def nvflare_sentences(kit: Path, name: str, server: str) -> Sequence[tuple[re.Pa
                                       "another federation, or this machine's clock is wrong. It is tried again."),
         (r'Retrying \[CH.* in (?:8|1\d|[2-9]\d) seconds', f'The server {server} is not to be reached: it is tried '
                                                           'again until it is.'),
-        ('ComponentNotAuthorized|not allowed|not in the allow', 'A job was refused: it names a class that this site '
+        ('ComponentNotAuthorized', 'A job was refused: it names a class that this site '
                                                                 'does not run.'),
         ('BYOC not permitted', 'A job was refused: it brings code of its own.')))
 

@@ -105,8 +105,8 @@ class ServerRelay(Controller):
     def answer(self, head: dict, body: bytes) -> tuple[dict, bytes]:
         """One question of the training's process."""
         self.asked.set()
-        if head['op'] == 'sites':
-            return dict(sites=[client.name for client in self.engine_of_job.get_clients()]), b''
+        if head['op'] == 'hello':
+            return {}, b''
         if head['op'] == 'end':
             self.ended.set()
             return {}, b''

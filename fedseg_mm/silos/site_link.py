@@ -3,7 +3,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,11 +56,10 @@ class SiteLink:
         job (RelayJob): What carries messages.
         timeout (float): Seconds without an answer after which the site is
             away.
-        say (Callable): Logs a sentence.
     """
 
-    def __init__(self, name: str, job: 'RelayJob', timeout: float, say: Callable[[str], None]) -> None:
-        self.name, self.job, self.timeout, self.say = name, job, timeout, say
+    def __init__(self, name: str, job: 'RelayJob', timeout: float) -> None:
+        self.name, self.job, self.timeout = name, job, timeout
         self.setup: tuple[str, dict, Mapping[str, bytes]] | None = None
         #: Bytes that went down and came up, over all tasks.
         self.sent = self.received = 0
@@ -74,6 +73,8 @@ class SiteLink:
         self._limit: float | None = None
         self._stop: threading.Event | None = None
         self._attempt = ''
+        #: Pieces of the message that is being got, by its digest.
+        self._pieces: dict[str, list[bytes]] = {}
         self._lock = threading.Lock()
 
     def is_here(self) -> bool:
@@ -220,7 +221,7 @@ class SiteLink:
         """
         if size > most:
             raise FedSegError(f'{self.name} wants to send {size} bytes, but there is no use for more than {most}')
-        pieces, have = getattr(self, '_pieces', {}).get(digest, []), 0
+        pieces = self._pieces.get(digest, [])
         self._pieces = {digest: pieces}
         have = sum(map(len, pieces))
         while have < size:

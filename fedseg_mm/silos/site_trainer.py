@@ -1,5 +1,4 @@
 """A site's trainer: trains and evaluates what the server asks for, on images that stay here."""
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fedseg_mm.algorithms.fedavg import load_weights
+from fedseg_mm.config.amp import settle_amp
 from fedseg_mm.datasets import ClientShard, Partitioner
 from fedseg_mm.engine.backends import LocalBackend
 from fedseg_mm.engine.client_state_store import ClientStateStore
@@ -27,14 +27,14 @@ from fedseg_mm.models import check_features_once
 from fedseg_mm.silos.run_config import check_received, from_json
 from fedseg_mm.silos.site_config import SiteConfig
 from fedseg_mm.structures import Broadcast
-from fedseg_mm.structures.messages import check_fits, unpack_tensors
+from fedseg_mm.structures.messages import check_fits, layout_of, unpack_tensors
 from fedseg_mm.version import __version__
 
 #: What a server calls a run, which is a folder here.
 _RUN = re.compile(r'[A-Za-z0-9][A-Za-z0-9_-]{0,63}')
 
 
-class SitePartitioner(Partitioner):
+class OwnImagesPartitioner(Partitioner):
     """All images of this machine for the one client that it is; the others' are elsewhere.
 
     Args:
@@ -127,7 +127,7 @@ class SiteTrainer:
         loader = dict(num_workers=self.config.workers, **received['train_dataloader'],
                       dataset=self.config.dataset('train', classes, received['train_pipeline']))
         federated = dict(received['federated'], partitioner=dict(
-            type=SitePartitioner, client=message['client'], num_clients=message['clients'], name=self.name,
+            type=OwnImagesPartitioner, client=message['client'], num_clients=message['clients'], name=self.name,
             annotates=self.config.annotates, unannotated=self.config.unannotated), backend=dict(type=SiteBackend))
         work_dir = self.folder / message['run']
         cfg = Config(dict(
@@ -135,7 +135,7 @@ class SiteTrainer:
             default_scope='mmseg', randomness=dict(seed=received['seed']), experiment_name=self.name,
             default_hooks=dict.fromkeys(('timer', 'logger', 'param_scheduler', 'checkpoint')),
             visualizer=dict(type='SegLocalVisualizer', vis_backends=[], name=self.name), log_level='WARNING'))
-        self._without_amp(cfg)
+        settle_amp(cfg)
         runner = ToolRunner.from_cfg(Config(dict(cfg, optim_wrapper=None)))
         self.runner = runner
         self.model, self.client = runner.model, message['client']
@@ -154,30 +154,17 @@ class SiteTrainer:
             self.config.dataset('val', classes, received['val_pipeline']))
         return self._describe(classes)
 
-    @staticmethod
-    def _without_amp(cfg: Config) -> None:
-        if torch.cuda.is_available():
-            return
-        from fedseg_mm.cli.train import AMP, use_amp
-        if str(cfg.optim_wrapper.get('type')) in AMP:
-            use_amp(cfg)
-
     def _describe(self, classes: tuple[str, ...]) -> dict:
         summary = self.federation.summary
         shard = summary.partition.clients[self.client]
         told = dict(images=len(shard.indices), val_images=len(self._val) if self._val is not None else 0,
                     annotates=[classes[index] for index in shard.classes], unannotated=shard.unannotated,
-                    parameters=self._layout())
+                    parameters=layout_of(self._shared))
         if 'pixels' in self.config.tell:
             void = 0 if summary.void_counts is None else int(summary.void_counts.sum())
             told.update(pixels=summary.class_counts.sum(0).tolist(), void=void,
                         unannotated_pixels=int(summary.unannotated_counts.sum()))
         return told
-
-    def _layout(self) -> str:
-        """Names, types and shapes of what is shared, as one text: both ends must have the same."""
-        return json.dumps({name: [str(tensor.dtype), list(tensor.shape)] for name, tensor in self._shared.items()},
-                          sort_keys=True)
 
     def train(self, weights: bytes, rest: bytes, unshared: bytes | None, state: int | None, checkpointed: list[int],
               time_limit: float | None) -> tuple[bytes, bool]:

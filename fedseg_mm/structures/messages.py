@@ -72,6 +72,12 @@ def unpack_tensors(message: bytes) -> dict[str, Tensor]:
     return _unpack('Tensors', message)[1].get('tensors', {})
 
 
+def layout_of(tensors: Mapping[str, Tensor]) -> str:
+    """Names, types and shapes as one text, for ends that must have the same."""
+    return json.dumps({name: [str(tensor.dtype), list(tensor.shape)] for name, tensor in tensors.items()},
+                      sort_keys=True)
+
+
 def check_fits(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor], what: str) -> None:
     """Refuse tensors that are not of the names, shapes and types of a model's.
 

@@ -4,14 +4,17 @@ import threading
 from pathlib import Path
 
 import yaml
+from mmengine.config import Config
 
+from fedseg_mm.config import federate
+from fedseg_mm.engine.backends import NVFlareBackend
+from fedseg_mm.engine.tool_runner import ToolRunner
 from fedseg_mm.silos.desk import Desk
 from fedseg_mm.silos.site_config import SiteConfig
-from fedseg_mm.silos.site_link import NoWay
 from fedseg_mm.silos.site_trainer import SiteTrainer
 from fedseg_mm.silos.spool import Spool
 from fedseg_mm.silos.trainer_process import do_and_finish
-from tests.conftest import make_images
+from tests.conftest import forget_runs, make_images, tiny_config
 
 SITES = ('north', 'south')
 
@@ -44,6 +47,17 @@ def make_kits(folder: Path, data: Path, changes: dict[str, dict] | None = None) 
         (kit / 'startup' / 'fed_client.json').write_text(json.dumps(dict(client=dict(fqsn=name))))
         (kit / 'site.yaml').write_text(yaml.safe_dump(site_yaml(data, name, **(changes or {}).get(name, {}))))
     return folder
+
+
+def rounds_of(work_dir) -> list[dict]:
+    return [json.loads(line) for file in sorted(work_dir.glob('*/vis_data/rounds.json'))
+            for line in file.read_text().splitlines()]
+
+
+def reasons(work_dir) -> dict[int, str]:
+    """Round -> why a client's update is missing."""
+    return {line['round']: client['reason'] for line in rounds_of(work_dir) for client in line['clients']
+            if 'reason' in client}
 
 
 class DirectJob:
@@ -85,4 +99,42 @@ class DirectJob:
         return json.loads(json.dumps(reply)), content
 
 
-__all__ = ['SITES', 'DirectJob', 'NoWay', 'make_kits', 'make_sites', 'site_yaml']
+def one_place(sites, work_dir, **changes) -> Config:
+    return tiny_config(sites, work_dir, **{
+        'federated.partitioner': dict(type='GroupPartitioner', pattern=r'(north|south)/', classes_per_client=2,
+                                      _delete_=True),
+        'federated.clients_per_round': 2, 'train_cfg.val_interval': 1, **changes})
+
+
+def train(cfg: Config) -> ToolRunner:
+    federate(cfg)
+    forget_runs()
+    runner = ToolRunner.from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+def evaluations(work_dir) -> list[dict]:
+    """All figures of all evaluations, that of every class included."""
+    lines = [json.loads(line) for file in work_dir.glob('*/vis_data/scalars.json')
+             for line in file.read_text().splitlines()]
+    # IoUMetric's own sums are float32's
+    figures = ('step', 'mIoU', 'aAcc', 'mAcc', 'mIoU_annotated')
+    found = [{key: round(value, 2) for key, value in line.items() if key in figures or key.startswith('IoU/')}
+             for line in lines if 'mIoU' in line or any(key.startswith('IoU/') for key in line)]
+    assert len(found) >= 3 and any(key.startswith('IoU/') for line in found for key in line)
+    return found
+
+
+def annotated(work_dir) -> dict[str, dict]:
+    """What each client annotates, by the manifest of a training."""
+    clients = json.loads((work_dir / 'partition.json').read_text())['clients']
+    return {client['client']: dict(annotates=client['classes']) for client in clients}
+
+
+def across_sites(sites, kits, work_dir, monkeypatch, job=None, **changes) -> Config:
+    job = job or DirectJob(kits)
+    monkeypatch.setattr(NVFlareBackend, 'new_job', lambda self, say: job)
+    return one_place(sites, work_dir, **{
+        'federated.partitioner': dict(type='SitesPartitioner', _delete_=True),
+        'federated.backend': dict(type='NVFlareBackend', kits=str(kits)), **changes})

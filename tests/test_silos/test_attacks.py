@@ -12,45 +12,18 @@ from safetensors.torch import load, save
 
 from fedseg_mm.engine.backends import NVFlareBackend
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.silos import log_watch, site_link
+from fedseg_mm.silos import log_watch
 from fedseg_mm.silos.desk import Desk
 from fedseg_mm.silos.site_config import SiteConfig
 from fedseg_mm.silos.site_link import NoWay, SiteAway, SiteLink
 from fedseg_mm.silos.site_trainer import SiteTrainer
 from fedseg_mm.silos.spool import Spool, digest_of
 from tests.conftest import assert_same_bits, weights_of
-from tests.test_silos.sites import DirectJob, make_kits, make_sites
-from tests.test_silos.test_bad_days import reasons, rounds_of
-from tests.test_silos.test_same_bits import across_sites, train
+from tests.test_silos.sites import DirectJob, across_sites, make_kits, reasons, rounds_of, train
 
 SCAFFOLD = {'federated.algorithm': dict(type='SCAFFOLD')}
 TOP_K = {'federated.processors': [dict(type='TopKCompression', ratio=0.1)]}
 RARE = {'default_hooks.checkpoint.interval': 10}
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('sites')
-    make_sites(folder)
-    return folder
-
-
-@pytest.fixture
-def kits(data, tmp_path):
-    return make_kits(tmp_path / 'kits', data)
-
-
-@pytest.fixture
-def run(data, kits, tmp_path, monkeypatch):
-    def start(name: str = 'work', job: DirectJob | None = None, **changes):
-        return train(across_sites(data, kits, tmp_path / name, monkeypatch, job, **changes))
-
-    return start
-
-
-@pytest.fixture(autouse=True)
-def _without_pauses(monkeypatch):
-    monkeypatch.setattr(site_link, 'PAUSES', (0.01, 0.01))
 
 
 # --- a hostile server -------------------------------------------------------
@@ -233,7 +206,7 @@ def _link(answer) -> SiteLink:
         def ask(self, site, head, body=b'', timeout=30.0):
             return answer(head)
 
-    return SiteLink('north', Job(), 5.0, print)
+    return SiteLink('north', Job(), 5.0)
 
 
 def test_a_site_cannot_have_the_server_keep_more_than_an_update():
@@ -405,10 +378,10 @@ def test_only_a_checkpoint_of_the_same_training_is_gone_on_from(tmp_path):
 
 def test_two_trainings_at_once_are_refused(kits):
     from fedseg_mm.cli import silo
-    with silo._noted(kits / 'server', silo.TRAINING), pytest.raises(
+    with silo._alone(kits / 'server', silo.TRAINING, ''), pytest.raises(
             FedSegError, match=f'the process {os.getpid()} trains over'):
         silo._train(argparse.Namespace(once=False, kits=kits))
-    assert silo._keeper(kits / 'server', silo.TRAINING) is None
+    assert silo._holder(kits / 'server', silo.TRAINING) is None
 
 
 def test_a_log_is_read_on_after_it_was_emptied_or_holds_a_line_without_end(tmp_path):

@@ -1,6 +1,5 @@
 """What goes wrong between a server and its sites: a sentence each, and nothing is lost."""
 import errno
-import json
 import random
 import re
 from pathlib import Path
@@ -9,53 +8,13 @@ import pytest
 
 import fedseg_mm.silos.site_trainer as site_trainer
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.silos import site_link
 from fedseg_mm.silos.site_link import MOST_ENDS, NoWay
 from fedseg_mm.silos.site_trainer import SiteTrainer
 from fedseg_mm.structures import ClientUpdate
 from tests.conftest import assert_same_bits, weights_of
-from tests.test_silos.sites import SITES, DirectJob, make_kits, make_sites
-from tests.test_silos.test_same_bits import across_sites, train
+from tests.test_silos.sites import SITES, DirectJob, across_sites, make_kits, make_sites, reasons, rounds_of, train
 
 SCAFFOLD = {'federated.algorithm': dict(type='SCAFFOLD')}
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('sites')
-    make_sites(folder)
-    return folder
-
-
-@pytest.fixture
-def kits(data, tmp_path):
-    return make_kits(tmp_path / 'kits', data)
-
-
-@pytest.fixture
-def run(data, kits, tmp_path, monkeypatch):
-    """Train across the sites, by a way to them that may lose messages."""
-
-    def start(name: str = 'work', job: DirectJob | None = None, **changes):
-        return train(across_sites(data, kits, tmp_path / name, monkeypatch, job, **changes))
-
-    return start
-
-
-@pytest.fixture(autouse=True)
-def _without_pauses(monkeypatch):
-    monkeypatch.setattr(site_link, 'PAUSES', (0.01, 0.01))
-
-
-def rounds_of(work_dir) -> list[dict]:
-    return [json.loads(line) for file in sorted(work_dir.glob('*/vis_data/rounds.json'))
-            for line in file.read_text().splitlines()]
-
-
-def reasons(work_dir) -> dict[int, str]:
-    """Round -> why a client's update is missing."""
-    return {line['round']: client['reason'] for line in rounds_of(work_dir) for client in line['clients']
-            if 'reason' in client}
 
 
 def test_lost_questions_and_answers_change_nothing(run, kits, data, tmp_path):
@@ -224,7 +183,7 @@ def test_another_version_is_refused_at_the_start(run, monkeypatch):
 
 
 def test_another_model_of_the_same_config_is_refused_at_the_start(run, monkeypatch):
-    monkeypatch.setattr(SiteTrainer, '_layout', lambda self: '{"head.weight": ["torch.float32", [1]]}')
+    monkeypatch.setattr(site_trainer, 'layout_of', lambda tensors: '{"head.weight": ["torch.float32", [1]]}')
     with pytest.raises(FedSegError, match='north builds another model of the same config than the server'):
         run()
 
@@ -259,7 +218,7 @@ def test_an_update_that_cannot_be_used_costs_its_sites_part_of_the_round(spoil, 
 
 
 @pytest.mark.parametrize('matrix', [[[1]], [[-1] * 4] * 4, [['a'] * 4] * 4, None])
-def test_an_evaluation_that_makes_no_sense_is_left_out(matrix, run, tmp_path, monkeypatch, caplog):
+def test_an_evaluation_that_makes_no_sense_is_left_out(matrix, run, tmp_path, monkeypatch):
     whole = SiteTrainer.evaluate
     monkeypatch.setattr(SiteTrainer, 'evaluate', lambda self, *arguments: dict(matrix=matrix) if (
         self.name == 'south') else whole(self, *arguments))

@@ -7,15 +7,7 @@ import pytest
 
 from tests.conftest import assert_same_bits, weights_of
 from tests.test_silos.network import Network, Proxy
-from tests.test_silos.sites import SITES, make_sites
-from tests.test_silos.test_same_bits import annotated, one_place, train
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('sites')
-    make_sites(folder)
-    return folder
+from tests.test_silos.sites import annotated, one_place, train
 
 
 @pytest.fixture
@@ -40,8 +32,6 @@ def test_two_sites_over_nvflare_give_the_bits_of_one_place(network, data, tmp_pa
     training = net.train(2)
     assert training.wait(150) == 0, net.everything()
     assert_same_bits(weights_of(tmp_path / 'here' / 'round_2.pth'), weights_of(net.work_dir / 'round_2.pth'))
-    for name in SITES:
-        assert not list(net.site(name).glob('**/*.png'))
     assert 'Sites: north mIoU' in net.log('train')
     assert 'north is connected to the server' in net.log('north') and 'Training round 2.' in net.log('north')
     status = net.silo('status', 'status', '--kits', str(net.kits))
@@ -88,9 +78,9 @@ def test_a_run_survives_the_death_of_any_part(victim, network, data, tmp_path):
     assert sorted(rounds) == list(range(1, 9))
     lost = [(number, client['name'], client['reason']) for number, line in rounds.items()
             for client in line['clients'] if not client['used']]
-    complete = not lost
-    print('no client was lost in any round' if complete else lost)
-    if complete:
+    print('no client was lost in any round' if not lost else lost)
+    assert len({number for number, *_ in lost}) <= 1
+    if not lost:
         assert_same_bits(weights_of(tmp_path / 'here' / 'round_8.pth'), weights_of(net.work_dir / 'round_8.pth'))
 
 

@@ -29,7 +29,7 @@ from fedseg_mm.engine.share_clients import share_clients
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.models import check_features_once, check_losses
 from fedseg_mm.registry import BACKENDS
-from fedseg_mm.resume import CLIENTS_FOLDER, checkpoint_folder, checkpoints_of
+from fedseg_mm.resume import CLIENTS_FOLDER, checkpoint_folder, checkpoints_of, written_last
 from fedseg_mm.structures import Broadcast, ClientFailure, ClientUpdate
 from fedseg_mm.validation import check_keys, check_number, check_positive
 
@@ -135,7 +135,7 @@ class LocalBackend(Backend):
         broadcast_object_list(folder)
         self.store = ClientStateStore(Path(runner.work_dir) / folder[0])
         self.store.checkpointed = (runner.epoch, )
-        self._last_checkpoint = self._named_checkpoint()
+        self._last_checkpoint = written_last(self.runner.work_dir)
         check_features_once(model)
         self.trainer = LocalTrainer(model, runner.optim_wrapper, self.stream, federation.algorithm, self.store,
                                     runner.seed, federation.hostile)
@@ -210,15 +210,10 @@ class LocalBackend(Backend):
             yield from self.trainer.passes(round, cohort, self._share(cohort))
 
     # --- checkpoints --------------------------------------------------------
-    def _named_checkpoint(self) -> tuple[str, int] | None:
-        """The checkpoint that was written last, and when."""
-        file = Path(self.runner.work_dir) / 'last_checkpoint'
-        return (file.read_text(), file.stat().st_mtime_ns) if file.is_file() else None
-
     def _note_checkpoint(self, round: int) -> None:
         """See whether there is a checkpoint of the rounds so far, whose clients' states must then be kept."""
         # the first process has written it after the round before; the others may be ahead of it
-        named = [self._named_checkpoint()]
+        named = [written_last(self.runner.work_dir)]
         broadcast_object_list(named)
         if named[0] != self._last_checkpoint:
             # and of the one before, in case that the last one is damaged

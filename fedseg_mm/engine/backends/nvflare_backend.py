@@ -1,8 +1,6 @@
 """Clients are sites of their own, each with its images, and NVFLARE carries the messages."""
 import atexit
-import copy
 import json
-import re
 import secrets
 import shutil
 import tempfile
@@ -11,27 +9,26 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from mmengine.dist import get_world_size
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fedseg_mm.algorithms import SCAFFOLD
 from fedseg_mm.compat import load_weights_only
 from fedseg_mm.datasets import ClientShard, Partition, Partitioner, PartitionSummary
 from fedseg_mm.engine.backends.backend import Backend
-from fedseg_mm.errors import Faults, FedSegError, reason
+from fedseg_mm.errors import Faults, FedSegError
 from fedseg_mm.registry import BACKENDS, PARTITIONERS
+from fedseg_mm.resume import written_last
+from fedseg_mm.silos.answers import confusion_matrix, description, said, usable_update
 from fedseg_mm.silos.kits import sites_of
 from fedseg_mm.silos.run_config import class_names, sections_for_sites
-from fedseg_mm.silos.site_link import Output, SiteLink, words_of
+from fedseg_mm.silos.site_link import Output, SiteLink
 from fedseg_mm.structures import Broadcast, ClientFailure, ClientUpdate
-from fedseg_mm.structures.messages import check_fits, pack_tensors
+from fedseg_mm.structures.messages import layout_of, pack_tensors
 from fedseg_mm.validation import check_number
 from fedseg_mm.version import __version__
 
@@ -39,18 +36,8 @@ if TYPE_CHECKING:
     from fedseg_mm.federation import Federation
     from fedseg_mm.silos.job import RelayJob
 
-#: What a client reports of its batches: names of losses and the like, and not those of a round's own figures.
-_METRIC = re.compile(r'[A-Za-z_][A-Za-z0-9_.]{0,79}')
-_NO_METRICS = ('client', 'name', 'images', 'steps', 'time', 'used', 'reason')
-_MOST_METRICS = 100
-#: Bytes of JSON that an update may begin with; read, they take a hundred times as many.
-_MOST_HEAD = 1 << 24
 #: What a checkpoint keeps of what sites tell.
 _TOLD = ('images', 'val_images', 'annotates', 'unannotated', 'pixels', 'void', 'unannotated_pixels')
-#: Images that a site may say it has, of which each has a name here.
-_MOST_IMAGES = 1 << 22
-#: Pixels in the confusion matrix of a site, of which the sums of all sites are exact.
-_MOST_PIXELS = 1 << 48
 #: Seconds that a message may be under way beside the training itself, under ``client_time_limit``.
 GRACE = 60.0
 
@@ -71,10 +58,10 @@ class SitesPartitioner(Partitioner):
                           'another federated.partitioner to train in one place')
 
 
-class _OneRound(Dataset):
-    """What MMEngine takes for the training's data: a round is one iteration, and the images are elsewhere."""
+class ImagesElsewhere(Dataset):
+    """What MMEngine takes for data whose images other machines have: one iteration is a round, or an evaluation."""
 
-    def __init__(self, classes: Sequence[str]) -> None:
+    def __init__(self, classes: Sequence[str] = ()) -> None:
         self.metainfo = dict(classes=tuple(classes))
 
     def __len__(self) -> int:
@@ -128,16 +115,15 @@ class NVFlareBackend(Backend):
         self._refuse(federation)
         self.runner, self.federation = runner, federation
         classes = class_names(dataloader['dataset'])
-        say = runner.logger.info
-        self.job = self.new_job(say)
-        self.links = [SiteLink(name, self.job, self.site_timeout, say) for name in self.names]
+        self.job = self.new_job(runner.logger.info)
+        self.links = [SiteLink(name, self.job, self.site_timeout) for name in self.names]
         atexit.register(self.job.close)  # however the training ends
         self.job.start()
         try:
             self.run, known = self._run_and_sites()
             self._away = self._wait_for_sites(known)
             config = sections_for_sites(runner.cfg, runner.cfg.federated, classes, runner.seed)
-            told = self._set_up(config, known)
+            told = self._set_up(config, classes, known)
             summary = self._summary(classes, told)
             federation.take_clients(summary)
         except BaseException:
@@ -147,7 +133,7 @@ class NVFlareBackend(Backend):
         if all('pixels' in site for site in told):
             for sentence in summary.warnings(dataloader['batch_size']):
                 runner.logger.warning(sentence)
-        self._loader = DataLoader(_OneRound(classes))
+        self._loader = DataLoader(ImagesElsewhere(classes))
 
     def new_job(self, say: Callable[[str], None]) -> 'RelayJob':
         """What carries the messages.
@@ -218,7 +204,7 @@ class NVFlareBackend(Backend):
                               'go on with: start anew from its weights with `load_from=CHECKPOINT`')
         return silos['run'], silos['told']
 
-    def _set_up(self, config: dict, known: Mapping[str, dict]) -> list[dict]:
+    def _set_up(self, config: dict, classes: tuple[str, ...], known: Mapping[str, dict]) -> list[dict]:
         """Have all sites that are here build the run; what all tell, or have told.
 
         Raises:
@@ -240,11 +226,11 @@ class NVFlareBackend(Backend):
                         told.append(dict(known[link.name], parameters=None))
                         continue
                     try:
-                        told.append(_checked(link.name, json.loads(future.result().content), config))
+                        told.append(description(link.name, json.loads(future.result().content), classes))
                     except ConnectionError as error:
                         faults.add(str(error))
                     except Exception as error:  # whatever a site may send
-                        faults.add(f'the site {link.name} cannot take part: {_said(error)}')
+                        faults.add(f'the site {link.name} cannot take part: {said(error)}')
             finally:
                 self._closing.set()
         faults.report()
@@ -272,14 +258,13 @@ class NVFlareBackend(Backend):
         return self._loader
 
     def start(self, runner, federation: 'Federation', rounds: int) -> None:
-        layout = json.dumps({name: [str(tensor.dtype), list(tensor.shape)]
-                             for name, tensor in federation.algorithm.shared_weights.items()}, sort_keys=True)
+        layout = layout_of(federation.algorithm.shared_weights)
         for link, site in zip(self.links, self.told):
             if site['parameters'] not in (None, layout):  # of one that is away, it shows when it is back
                 raise FedSegError(f'{link.name} builds another model of the same config than the server: install the '
                                   'same versions of mmsegmentation, mmengine and mmcv at both ends')
         self._checkpointed = (runner.epoch, )
-        self._last_checkpoint = self._named_checkpoint()
+        self._last_checkpoint = written_last(self.runner.work_dir)
         for left in (self.server / 'run').glob('updates_*'):  # by a training that was killed
             shutil.rmtree(left, ignore_errors=True)
         self._updates = tempfile.TemporaryDirectory(dir=self.server / 'run', prefix='updates_')
@@ -331,80 +316,19 @@ class NVFlareBackend(Backend):
             path, kept, seconds = future.result()
             content = path.read_bytes()
             path.unlink()
-            if int.from_bytes(content[:8], 'little') > _MOST_HEAD:
-                raise FedSegError(f'the update of {self.names[client]} begins with more words than any has')
-            update = self._usable(ClientUpdate.from_bytes(content, broadcast.weights), client, broadcast)
+            update = usable_update(content, self.names[client], client, self.told[client]['images'], broadcast,
+                                   self.federation.algorithm)
         except ConnectionError as error:
             self._away.add(client)
             return ClientFailure(client, str(error))
         except OSError:  # this machine's own disk
             raise
         except Exception as error:  # whatever a site may send, it costs no more than its own update
-            return ClientFailure(client, _said(error))
+            return ClientFailure(client, said(error))
         self._away.discard(client)
         if kept:
             self.states[client] = broadcast.round + 1
         return replace(update, seconds=seconds)
-
-    def _usable(self, update: ClientUpdate, client: int, broadcast: Broadcast) -> ClientUpdate:
-        """An update as a client in this process would give it.
-
-        Raises:
-            Exception: It is none; of many kinds.
-        """
-        self._check(update, client)
-        algorithm, shared, what = self.federation.algorithm, broadcast.weights, f'the update of {self.names[client]}'
-        check_fits(update.weights, {name: tensor for name, tensor in shared.items() if (
-            update.payload is None or not tensor.is_floating_point())}, what)
-        extras = update.extras if algorithm.sends_extras else {}
-        if isinstance(algorithm, SCAFFOLD):
-            check_fits(extras, broadcast.extras, what)
-        moved = partial(_moved, device=next(iter(shared.values())).device)
-        metrics = {name: value for name, value in update.metrics.items()
-                   if _METRIC.fullmatch(name) and name not in _NO_METRICS}
-        return replace(
-            update, client=client, num_images=self.told[client]['images'], extras=moved(extras), unshared={},
-            metrics=dict(list(metrics.items())[:_MOST_METRICS]),
-            # in the model's own order and layout in memory
-            weights={name: torch.empty_like(like).copy_(update.weights[name])
-                     for name, like in shared.items() if name in update.weights},
-            payload=None if update.payload is None else moved(update.payload),
-            is_finite=bool(update.is_finite) and (update.payload is None or self._can_be_decoded(update, what)))
-
-    def _can_be_decoded(self, update: ClientUpdate, what: str) -> bool:
-        """Whether all that update processors will make of a payload is finite.
-
-        Raises:
-            Exception: They can make nothing of it; of many kinds.
-        """
-        algorithm = self.federation.algorithm
-        like = {name: algorithm.weights[name] for name in algorithm.processed}
-        last = copy.copy(algorithm.processors.processors[-1])  # which may count what it receives, or change it
-        device = next(iter(algorithm.weights.values())).device
-        payload = {name: tensor.to(device, copy=True) for name, tensor in (update.payload or {}).items()}
-        change = last.at_receipt(payload, like)
-        check_fits(change, like, what)
-        return all(bool(tensor.isfinite().all()) for tensor in change.values())
-
-    def _check(self, update: ClientUpdate, client: int) -> None:
-        """Refuse what is another client's, weighs more than it may, or was not processed.
-
-        Raises:
-            FedSegError: Says what.
-        """
-        name, images = self.names[client], self.told[client]['images']
-        steps = update.num_steps
-        if isinstance(steps, bool) or not isinstance(steps, int) or not 0 <= steps < 1 << 53:
-            raise FedSegError(f'{name} sends an update of {words_of(steps)[:80]} steps')
-        if update.client != client or update.num_images != images:
-            raise FedSegError(f'{name} sends the update of client {update.client} with {update.num_images} images, but '
-                              f'is client {client} with {images}')
-        processors = self.federation.processors.processors
-        if update.is_finite and processors and update.payload is None:
-            raise FedSegError(f'{name} sends an update that has not been through federated.processors')
-        if update.payload is not None and not processors:
-            raise FedSegError(f'{name} sends an update that has been through processors, but federated.processors '
-                              'names none')
 
     def _wait_for_enough(self, cohort: Sequence[int]) -> set[int]:
         """Of a cohort, the clients that are away; waits while too few of them are here for a round."""
@@ -459,36 +383,22 @@ class NVFlareBackend(Backend):
             try:
                 for client, future in zip(sites, futures):
                     try:
-                        found[self.names[client]] = self._matrix(client, json.loads(future.result().content))
+                        found[self.names[client]] = confusion_matrix(
+                            self.names[client], json.loads(future.result().content),
+                            len(self.federation.summary.class_names))
                     except ConnectionError as error:
                         self._away.add(client)
                         self.runner.logger.warning(f'The evaluation goes without {self.names[client]}: {error}')
                     except Exception as error:  # whatever a site may send
-                        self.runner.logger.warning(f'The evaluation goes without {self.names[client]}: {_said(error)}')
+                        self.runner.logger.warning(f'The evaluation goes without {self.names[client]}: {said(error)}')
             finally:
                 self._closing.set()
         return found
 
-    def _matrix(self, client: int, told: dict) -> np.ndarray:
-        """A site's confusion matrix.
-
-        Raises:
-            FedSegError: It is none.
-        """
-        matrix, classes = np.array(told['matrix']), len(self.federation.summary.class_names)
-        if matrix.shape != (classes, classes) or not np.issubdtype(matrix.dtype, np.integer) or (matrix < 0).any() \
-                or matrix.sum(dtype=np.float64) >= _MOST_PIXELS:
-            raise FedSegError(f'{self.names[client]} sends no confusion matrix of {classes} classes')
-        return matrix.astype(np.int64)
-
     # --- checkpoints --------------------------------------------------------
-    def _named_checkpoint(self) -> tuple[str, int] | None:
-        file = Path(self.runner.work_dir) / 'last_checkpoint'
-        return (file.read_text(), file.stat().st_mtime_ns) if file.is_file() else None
-
     def _note_checkpoint(self, round: int) -> None:
         """See whether there is a checkpoint of the rounds so far, whose clients' states sites must then keep."""
-        if (named := self._named_checkpoint()) != self._last_checkpoint:
+        if (named := written_last(self.runner.work_dir)) != self._last_checkpoint:
             # and of the one before, in case that the last one is damaged
             self._last_checkpoint, self._checkpointed = named, (*self._checkpointed[-1:], round)
 
@@ -512,34 +422,3 @@ class NVFlareBackend(Backend):
             self.runner.logger.info(f'{name}: {down / 1e6:.1f} MB went down and {up / 1e6:.1f} MB came up.')
         self._updates.cleanup()
         self.job.close()
-
-
-def _checked(name: str, told: dict, config: Mapping) -> dict:
-    """What a site tells of itself, if it makes sense.
-
-    Raises:
-        FedSegError: It does not; says what.
-    """
-    classes = config['classes']['(']
-    try:
-        numbers = [told['images'], told['val_images'], *told.get('pixels', []), told.get('void', 0),
-                   told.get('unannotated_pixels', 0)]
-        fits = (all(isinstance(number, int) and 0 <= number < 1 << 53 for number in numbers)
-                and len(set(told['annotates'])) == len(told['annotates'])
-                and told['images'] <= _MOST_IMAGES and len(told.get('pixels', classes)) == len(classes)
-                and isinstance(told['parameters'], str) and set(told['annotates']) <= set(classes)
-                and (told['unannotated'] is None or isinstance(told['unannotated'], int)))
-    except (KeyError, TypeError) as error:
-        raise FedSegError(f'{name} does not say what it holds: {error}') from error
-    if not fits:
-        raise FedSegError(f'{name} says of itself what cannot be')
-    return told
-
-
-def _said(error: Exception) -> str:
-    """What is wrong with what a site has sent, which may hold any text of its own."""
-    return words_of(error if isinstance(error, FedSegError) else reason(error, typed=True))
-
-
-def _moved(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    return {name: tensor.to(device) for name, tensor in tensors.items()}
