@@ -1,6 +1,7 @@
 """Sites whose images stay where they are: kits, server, sites and trainings across them."""
 import argparse
 import fcntl
+import logging
 import os
 import signal
 import subprocess
@@ -36,6 +37,10 @@ def _one_sentence_errors() -> Iterator[None]:
     """Print what the user can mend, a sentence per fault, and exit with 1; as other tools do, without torch."""
     try:
         yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # what reads the output, as `head` does, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except FedSegError as error:
         sys.exit('\n'.join(f'fed_silo: {sentence}' for sentence in str(error).splitlines()))
     except OSError as error:
@@ -234,6 +239,7 @@ def _status(args: argparse.Namespace) -> None:
     from fedseg_mm.silos.job import NAME
     from fedseg_mm.silos.kits import ADMIN, sites_of
     sites = sites_of(args.kits / 'server')
+    logging.disable(logging.ERROR)  # NVFLARE's, of what is said below in a sentence
     try:
         session = new_secure_session(ADMIN, str(args.kits.resolve() / 'admin'), timeout=10.0)
     except Exception as error:  # NVFLARE's own, of many kinds
