@@ -1,5 +1,9 @@
 """Errors that a user can fix."""
+import reprlib
 import traceback
+
+#: Letters of what a file or another machine says, in a sentence of ours.
+MOST_LETTERS = 200
 
 
 class FedSegError(ValueError):
@@ -52,6 +56,31 @@ class Faults:
         """
         if self.sentences:
             raise FedSegError('\n'.join(self.sentences))
+
+
+def shown(value, most: int = MOST_LETTERS) -> str:
+    """What a file or another machine says, for a sentence: one line that a terminal obeys in nothing, and not too long.
+
+    Args:
+        value: Text is shown as it is, anything else as Python writes it.
+        most (int): Letters at most.
+    """
+    try:
+        text = value if isinstance(value, str) else _SHORT.repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        text = f'{type(value).__name__} without end'
+    words = ' '.join(''.join(letter if letter.isprintable() else ' ' for letter in text[:4 * most]).split())
+    return words if len(words) <= most else f'{words[:most - 1]}…'
+
+
+def _short_repr() -> reprlib.Repr:
+    """Of a file of a few lines, YAML's references can make a structure that takes gigabytes to write out."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 3, MOST_LETTERS, MOST_LETTERS
+    return short
+
+
+_SHORT = _short_repr()
 
 
 def reason(error: BaseException, typed: bool = False) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from _pytest.mark.expression import Expression
+from hypothesis import HealthCheck, settings
 from mmengine.config import Config
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.visualization import Visualizer
@@ -36,6 +37,12 @@ def pytest_configure(config):
     if not asks_for_gpu(config.getoption('markexpr')):
         os.environ['CUDA_VISIBLE_DEVICES'] = ''  # before anything has asked CUDA for its devices; for started tools too
 
+
+# the same few examples in every run; many others, by chance, with --hypothesis-profile=many
+settings.register_profile('few', max_examples=25, derandomize=True, deadline=None, database=None,
+                          suppress_health_check=list(HealthCheck))
+settings.register_profile('many', settings.get_profile('few'), max_examples=2000, derandomize=False, print_blob=True)
+settings.load_profile('few')
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ('sky', 'road', 'car', 'tree')

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedseg_mm.errors import FedSegError, reason
-from fedseg_mm.silos.site_link import words_of
+from fedseg_mm.errors import FedSegError, reason, shown
+from fedseg_mm.silos.site_link import MOST_WORDS
 from fedseg_mm.structures import Broadcast, ClientUpdate
 from fedseg_mm.structures.messages import check_fits
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 _METRIC = re.compile(r'[A-Za-z_][A-Za-z0-9_.]{0,79}')
 _NO_METRICS = ('client', 'name', 'images', 'steps', 'time', 'used', 'reason')
 _MOST_METRICS = 100
-#: Bytes of JSON that an update may begin with; read, they take a hundred times as many.
-_MOST_HEAD = 1 << 24
 #: Images that a site may say it has, of which each has a name here.
 _MOST_IMAGES = 1 << 22
 #: Pixels in the confusion matrix of a site, of which the sums of all sites are exact.
@@ -31,7 +29,7 @@ _MOST_PIXELS = 1 << 48
 
 def said(error: Exception) -> str:
     """What is wrong with what a site has sent, which may hold any text of its own."""
-    return words_of(error if isinstance(error, FedSegError) else reason(error, typed=True))
+    return shown(str(error) if isinstance(error, FedSegError) else reason(error, typed=True), MOST_WORDS)
 
 
 def description(name: str, told: dict, classes: Sequence[str]) -> dict:
@@ -89,8 +87,6 @@ def usable_update(content: bytes, name: str, client: int, images: int, broadcast
         Exception: It cannot be used; of many kinds.
     """
     what, shared = f'the update of {name}', broadcast.weights
-    if int.from_bytes(content[:8], 'little') > _MOST_HEAD:
-        raise FedSegError(f'{what} begins with more words than any has')
     update = ClientUpdate.from_bytes(content, shared)
     _check_fields(update, name, client, images, bool(algorithm.processors.processors))
     check_fits(update.weights, {key: tensor for key, tensor in shared.items() if (
@@ -119,9 +115,6 @@ def _check_fields(update: ClientUpdate, name: str, client: int, images: int, pro
     Raises:
         FedSegError: Says what.
     """
-    steps = update.num_steps
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 0 <= steps < 1 << 53:
-        raise FedSegError(f'{name} sends an update of {words_of(steps)[:80]} steps')
     if update.client != client or update.num_images != images:
         raise FedSegError(f'{name} sends the update of client {update.client} with {update.num_images} images, but '
                           f'is client {client} with {images}')

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedseg_mm.errors import FedSegError
+from fedseg_mm.errors import FedSegError, shown
 from fedseg_mm.silos.desk import PIECE, Task
 from fedseg_mm.silos.spool import digest_of
 
@@ -129,7 +129,7 @@ class SiteLink:
                         content = self._fetch(state['output'], state['size'], most)
                         return Output(content, dict(state['told']))
                     if state['state'] == 'failed':
-                        raise FedSegError(words_of(state['error']))
+                        raise FedSegError(shown(state['error'], MOST_WORDS))
                     if state['state'] in ('again', 'busy'):
                         time.sleep(0.5)
                     elif state.get('boot') not in (None, boot):
@@ -180,7 +180,7 @@ class SiteLink:
                 self._check()
                 state = self._ask(dict(op='look', task=state['task']))
             if state['state'] == 'failed':
-                raise FedSegError(words_of(state['error']))
+                raise FedSegError(shown(state['error'], MOST_WORDS))
             return dict(state='again' if state['state'] in ('again', 'busy') else 'waiting', boot=state.get('boot'))
         if state['state'] in ('waiting', 'running'):
             state = self._ask(dict(op='look', task=state['task']))
@@ -201,7 +201,7 @@ class SiteLink:
             self._boots.add(boot)
             self._boot = boot
         if 'refused' in reply:
-            raise FedSegError(f'{self.name}: {words_of(reply["refused"])}')
+            raise FedSegError(f'{self.name}: {shown(reply["refused"], MOST_WORDS)}')
         return reply, content
 
     def _bring(self, digest: str, content: bytes) -> None:
@@ -236,9 +236,3 @@ class SiteLink:
         if digest_of(content) != digest:
             raise FedSegError(f'a message of {self.name} was damaged on its way')
         return content
-
-
-def words_of(said) -> str:
-    """A site's own words in one line, without what a terminal would obey."""
-    words = ''.join(letter if letter.isprintable() else ' ' for letter in str(said))
-    return ' '.join(words.split())[:MOST_WORDS]

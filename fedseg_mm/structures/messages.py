@@ -1,18 +1,49 @@
 """What goes down to a client and what comes back."""
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fedseg_mm.errors import FedSegError
+from fedseg_mm.errors import FedSegError, shown
 
 #: The layout of a message's bytes.
 FORMAT = 'fedseg_mm message 2'
+#: Bytes of names that a message may begin with; read, they take a hundred times as many.
+MOST_NAMES = 1 << 24
+#: How a number that JSON does not know is written.
+_NOT_FINITE = ('nan', 'inf', '-inf')
+
+
+def _is_count(value) -> bool:
+    return type(value) is int and 0 <= value < 1 << 53
+
+
+def _is_bool(value) -> bool:
+    return type(value) is bool
+
+
+def _are_numbers(value) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(one, float) or (isinstance(one, int) and abs(one) < 1 << 53) or one in _NOT_FINITE
+        for one in value.values())
+
+
+def _are_groups_of_numbers(value) -> bool:
+    return isinstance(value, list) and all(map(_are_numbers, value))
+
+
+#: The fields and the groups of tensors of each kind of message.
+_KINDS: dict[str, tuple[dict[str, Callable[[Any], bool]], tuple[str, ...]]] = {
+    'Tensors': ({}, ('tensors', )),
+    'Broadcast': (dict(round=_is_count, hyperparameters=_are_groups_of_numbers), ('weights', 'extras')),
+    'ClientUpdate': (dict(client=_is_count, num_images=_is_count, num_steps=_is_count, metrics=_are_numbers,
+                          is_finite=_is_bool, processed=_is_bool), ('weights', 'extras', 'payload')),
+}
 
 
 def num_bytes(tensors: Mapping[str, Tensor]) -> int:
@@ -40,20 +71,28 @@ def _unpack(kind: str, message: bytes) -> tuple[dict, dict[str, dict[str, Tensor
     Raises:
         FedSegError: The bytes are no such message.
     """
+    damaged = f'the message is damaged or is not a fedseg_mm {kind}'
+    names = int.from_bytes(message[:8], 'little')
+    if names > MOST_NAMES:
+        raise FedSegError(damaged)
     try:
         tensors = load(message)
-        head = json.loads(json.loads(message[8:8 + int.from_bytes(message[:8], 'little')])['__metadata__']['head'])
-        if head['format'] != FORMAT or head['kind'] != kind:
-            raise FedSegError(f'the message is a {head["kind"]} in the layout {head["format"]!r}, but a {kind} in the '
-                              f'layout {FORMAT!r} is needed: use the same version of fedseg_mm at both ends')
-        fields = dict(head['fields'])
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, FedSegError):
-            raise
-        raise FedSegError(f'the message is damaged or is not a fedseg_mm {kind}') from error
+        head = json.loads(json.loads(message[8:8 + names])['__metadata__']['head'])
+        layout, found, fields = head['format'], head['kind'], dict(**head['fields'])
+    except Exception as error:  # the readers of safetensors and of JSON may raise anything
+        raise FedSegError(damaged) from error
+    if layout != FORMAT or found != kind:
+        raise FedSegError(f'the message is a {shown(found)} in the layout {shown(layout)}, but a {kind} in the layout '
+                          f'{FORMAT} is needed: use the same version of fedseg_mm at both ends')
+    fits, known = _KINDS[kind]
+    for name in sorted(fields.keys() | fits.keys()):
+        if name not in fields or name not in fits or not fits[name](fields[name]):
+            raise FedSegError(f'{damaged}: its `{shown(name)}` is {shown(fields.get(name))}')
     groups: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         group, _, rest = name.partition('/')
+        if group not in known:
+            raise FedSegError(f'{damaged}: it has a tensor {shown(name)}')
         groups.setdefault(group, {})[rest] = tensor
     return fields, groups
 
@@ -70,6 +109,12 @@ def unpack_tensors(message: bytes) -> dict[str, Tensor]:
         FedSegError: The bytes are something else.
     """
     return _unpack('Tensors', message)[1].get('tensors', {})
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if tensor.is_floating_point() and tensor.element_size() == 1:  # torch.isfinite does not take them
+        tensor = tensor.float()
+    return bool(torch.isfinite(tensor).all())
 
 
 def layout_of(tensors: Mapping[str, Tensor]) -> str:
@@ -231,8 +276,7 @@ class ClientUpdate:
             check_fits(weights, like, f'the update of client {fields["client"]}')
         fields['metrics'] = {name: float(value) for name, value in fields['metrics'].items()}
         sent = (*weights.values(), *extras.values(), *(payload or {}).values())
-        fields['is_finite'] = fields['is_finite'] and all(
-            bool(torch.isfinite(tensor).all()) for tensor in sent if tensor.is_floating_point())
+        fields['is_finite'] = fields['is_finite'] and all(map(_is_finite, sent))
         return cls(weights=weights, extras=extras, payload=payload, **fields)
 
 
