@@ -47,7 +47,7 @@ class _LogRatio(torch.autograd.Function):
             top, top_absent = z.amax(1, keepdim=True).to(dtype), part.amax(1, keepdim=True)
             top_absent = torch.where(top_absent.isneginf(), top, top_absent)  # no class is absent
             # annotated and absent classes are each scaled by their own greatest score: neither sum underflows
-            torch.addcmul(top, is_absent[block], top_absent - top, out=part)
+            torch.where(absent[block], top_absent, top, out=part)
             torch.sub(z, part, out=part).exp_()
             whole = part.sum(1)
             among = part.mul_(is_absent[block]).sum(1)
@@ -56,25 +56,26 @@ class _LogRatio(torch.autograd.Function):
             log_absent[block] = among.log_().add_(top_absent)
             shown = z.gather(1, label[block].unsqueeze(1)).squeeze(1)
             loss[block] = log_total[block] - torch.where(hidden[block], log_absent[block], shown)
-        ctx.save_for_backward(logits, label.to(torch.uint8), hidden, is_absent, log_total, log_absent)
+        ctx.save_for_backward(logits, label.to(torch.uint8), hidden, absent, log_total, log_absent)
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        logits, label, hidden, is_absent, log_total, log_absent = ctx.saved_tensors
+        logits, label, hidden, absent, log_total, log_absent = ctx.saved_tensors
+        is_absent = absent.to(log_total.dtype)
         gradient = torch.empty_like(logits)
         for block in _blocks(logits):
             z = logits[block]
             total, hides, scale = (kept[block].unsqueeze(1) for kept in (log_total, hidden, grad_output))
-            to_absent = torch.where(hides, log_absent[block].unsqueeze(1) - total, 0)
+            among = torch.where(hides, log_absent[block].unsqueeze(1), total)
             # in the gradient itself, unless its precision is too low to subtract in
             part = gradient[block] if gradient.dtype == total.dtype else torch.empty_like(
                 z, dtype=total.dtype)
-            torch.addcmul(total, is_absent[block], to_absent, out=part)
+            torch.where(absent[block], among, total, out=part)
             torch.sub(z, part, out=part).exp_()
             # -P_annotated = P_absent - 1, less the factor of the other classes
-            further = torch.where(hides, scale * (to_absent.expm1_() - 1), 0)
+            further = torch.where(hides, scale * ((among - total).expm1_() - 1), 0)
             part.mul_(torch.addcmul(scale, is_absent[block], further, out=torch.empty_like(part)))
             part.scatter_add_(1, label[block].unsqueeze(1).long(), torch.where(hides, 0, -scale))
             if gradient.dtype != part.dtype:
