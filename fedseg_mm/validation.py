@@ -2,9 +2,18 @@
 import difflib
 import math
 import operator
+import re
 from collections.abc import Iterable
 
-from fedseg_mm.errors import Faults, FedSegError
+from fedseg_mm.errors import Faults, FedSegError, shown
+
+#: Letters that break or turn around a line, or that no file of UTF-8 holds.
+_NO_NAME = re.compile('[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be written into a line and a file."""
+    return _NO_NAME.search(text) is None
 
 
 def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
@@ -17,6 +26,7 @@ def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
     faults = Faults()
     for key in given:
         if key not in known:
+            key = shown(key)
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
             hint = f'did you mean `{near[0]}`?' if near else f'known keys are {", ".join(known) or "none"}'
             faults.add(f'unknown key `{key}` in {where}: {hint}')
@@ -59,8 +69,16 @@ def check_number(name: str, value, least: float | None = None, above: float | No
     bounds = [('at least', least, operator.ge), ('above', above, operator.gt), ('at most', most, operator.le),
               ('below', below, operator.lt)]
     given = [(word, bound, holds) for word, bound, holds in bounds if bound is not None]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or not all(
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not is_finite(value) or not all(
             holds(value, bound) for _, bound, holds in given):
         which = ' and '.join(f'{word} {bound}' for word, bound, _ in given)
-        raise FedSegError(f'{name} must be a number {which}, but is {value!r}')
+        raise FedSegError(f'{name} must be a number {which}, but is {shown(repr(value))}')
     return value
+
+
+def is_finite(value: float) -> bool:
+    """Whether a number is one that a float can hold."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        return False

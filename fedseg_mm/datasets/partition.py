@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fedseg_mm.errors import FedSegError
+from fedseg_mm.errors import FedSegError, shown
 from fedseg_mm.files import atomic_write
+from fedseg_mm.validation import is_name
 
 FORMAT = 'fedseg_mm partition 2'
 
@@ -63,7 +64,7 @@ class Partition:
     Raises:
         FedSegError: A client holds an image twice, one of another client, or
             one that is not there; annotates a class that is not there; or has
-            a name that is not a string, or another client's.
+        a name that is not a string of one line, or another client's.
     """
     clients: tuple[ClientShard, ...]
     num_images: int
@@ -78,8 +79,9 @@ class Partition:
     def _check_names(self) -> None:
         names: set[str] = set()
         for client, shard in enumerate(self.clients):
-            if not isinstance(shard.name, str):
-                raise FedSegError(f'the name of client {client} must be a string, but is {shard.name!r}')
+            if not isinstance(shard.name, str) or not is_name(shard.name):
+                raise FedSegError(f'the name of client {client} must be a string of one line, but is '
+                                  f'{shown(repr(shard.name))}')
             if shard.name in names:
                 raise FedSegError(f'two clients are named {shard.name}: give each a name of its own')
             if shard.name:

@@ -1,5 +1,4 @@
 """Some clients are drawn more often than others."""
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +8,7 @@ from fedseg_mm.errors import FedSegError
 from fedseg_mm.registry import CLIENT_SAMPLERS
 from fedseg_mm.samplers.client_sampler import ClientSampler
 from fedseg_mm.seeding import derived_generator
+from fedseg_mm.validation import is_finite
 
 
 @CLIENT_SAMPLERS.register_module()
@@ -25,7 +25,7 @@ class WeightedSampler(ClientSampler):
 
     def __init__(self, weights: Sequence[float] | str = 'images') -> None:
         listed = isinstance(weights, (list, tuple)) and all(
-            isinstance(weight, (int, float)) and math.isfinite(weight) and weight >= 0 for weight in weights)
+            isinstance(weight, (int, float)) and is_finite(weight) and weight >= 0 for weight in weights)
         if weights != 'images' and not listed:
             raise FedSegError("federated.sampler.weights must be 'images' or a list of numbers of at least 0, but is "
                               f'{weights!r}')

@@ -7,6 +7,7 @@ from fedseg_mm.datasets.partitioners.class_partitioner import assign_images
 from fedseg_mm.datasets.partitioners.partitioner import Partitioner
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.registry import PARTITIONERS
+from fedseg_mm.validation import check_number
 
 
 @PARTITIONERS.register_module()
@@ -37,9 +38,7 @@ class DirichletPartitioner(Partitioner):
     def __init__(self, num_clients: int, alpha: float = 0.5, min_images: int = 1,
                  classes_per_client: int | None = None, seed: int = 0) -> None:
         super().__init__(num_clients, classes_per_client, seed)
-        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 < alpha < float('inf'):
-            raise FedSegError(f'`alpha` of DirichletPartitioner must be a number above 0, but is {alpha!r}')
-        self.alpha = float(alpha)
+        self.alpha = float(check_number('`alpha` of DirichletPartitioner', alpha, above=0))
         self.min_images = self._integer('min_images', min_images, 1)
 
     def split(self, usable, presence, image_names, rng) -> list[tuple[str, np.ndarray]]:

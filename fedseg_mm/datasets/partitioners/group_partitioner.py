@@ -29,8 +29,10 @@ class GroupPartitioner(Partitioner):
     def __init__(self, pattern: str, classes_per_client: int | None = None, seed: int = 0) -> None:
         super().__init__(1, classes_per_client, seed)
         try:
+            if not isinstance(pattern, str):
+                raise TypeError('it is no text')
             re.compile(pattern)
-        except (re.error, TypeError) as error:
+        except (re.error, TypeError, RecursionError, OverflowError) as error:
             raise FedSegError(f'`pattern` of GroupPartitioner is not a regular expression: {pattern!r} ({error})'
                               ) from error
         self.pattern = pattern

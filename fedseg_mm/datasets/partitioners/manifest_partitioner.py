@@ -3,26 +3,24 @@ import codecs
 import difflib
 import fnmatch
 import glob
-import json
 import posixpath
 import re
 import unicodedata
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from fedseg_mm.datasets.partition import FORMAT, ClientShard, Partition
 from fedseg_mm.datasets.partitioners.partitioner import Partitioner
-from fedseg_mm.errors import FedSegError
+from fedseg_mm.errors import FedSegError, shown
+from fedseg_mm.files import parse, read_bytes
 from fedseg_mm.registry import PARTITIONERS
-from fedseg_mm.validation import check_keys
-
-#: libyaml's reader, where PyYAML has it: ten times as fast.
-YAML_LOADER = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
+from fedseg_mm.validation import check_keys, is_name
 
 
 def _composed(text: str) -> str:
@@ -91,7 +89,7 @@ class _ImageIndex:
         """A name like it, of a thousand neighbours: to compare a million names would take minutes."""
         place = bisect_left(self.by_name, entry)
         near = self.by_name[max(0, place - 500):place + 500]
-        return (difflib.get_close_matches(entry, near, n=1) or near)[0]
+        return (difflib.get_close_matches(entry[:200], near, n=1) or near)[0]
 
 
 @PARTITIONERS.register_module()
@@ -152,36 +150,41 @@ class ManifestPartitioner(Partitioner):
                               f'{self.manifest!r}')
         is_yaml = path.suffix.lower() in ('.yaml', '.yml')
         try:
-            text = self._text(path.read_bytes())
-            content = yaml.load(text, YAML_LOADER) if is_yaml else json.loads(text)
+            content = parse(self._text(read_bytes(path)), is_yaml)
         except FileNotFoundError:
             hint = (f'; for the partitioner of that name, write federated.partitioner=dict(type=\'{path}\', ...)'
                     if str(path) in PARTITIONERS.module_dict else '')
             raise FedSegError(f'there is no partition manifest {path}{hint}') from None
         except FedSegError:
             raise
-        except (OSError, ValueError, yaml.YAMLError) as error:
+        except (OSError, ValueError) as error:
             how = ('as YAML, in which patterns such as "*.png" need quotes' if is_yaml else
                    'as JSON, because its name does not end in .yaml')
-            raise FedSegError(f'the partition manifest {path} cannot be read {how}: {" ".join(str(error).split())}'
-                              ) from error
+            raise FedSegError(f'the partition manifest {path} cannot be read {how}: {error}') from error
         if not isinstance(content, dict) or not isinstance(content.get('clients'), list) or not content['clients']:
             raise FedSegError(f'{path} is not a partition manifest: it has no list of `clients`')
         if content.get('format', FORMAT) != FORMAT:
             raise FedSegError(f'{path} is not a partition manifest of the format "{FORMAT}"')
         check_keys(content, ('format', 'hash', 'made_by', 'num_images', 'class_names', 'clients'), str(path))
         for place, client in enumerate(content['clients']):
-            where = f'client {self._name(client, place)} of {path}'
+            if not self._is_text(client.get('client', place) if isinstance(client, dict) else place):
+                raise FedSegError(f'`client` of client {place} of {path} must be its name, in one line, but is '
+                                  f'{shown(client["client"])}')
+            where = f'client {shown(self._name(client, place))} of {path}'
             images = client.get('images') if isinstance(client, dict) else None
             if not images:
                 raise FedSegError(f'{where} has no `images`')
             if not all(isinstance(entry, str) for entry in (images if isinstance(images, list) else [images])):
                 raise FedSegError(f'`images` of {where} must be a folder, a pattern, a file or a list of these, but is '
-                                  f'{images!r}')
+                                  f'{shown(images)}')
+            classes = client.get('classes')
+            if not all(map(self._is_text, classes if isinstance(classes, list) else [classes])):
+                raise FedSegError(f'`classes` of {where} must be a list of names, but is {shown(classes)}')
             check_keys(client, ('client', 'images', 'classes', 'unannotated'), where)
         names = [self._name(client, place) for place, client in enumerate(content['clients'])]
         if len(set(names)) < len(names):
-            raise FedSegError(f'{path} names two clients {max(names, key=names.count)}: give each a name of its own')
+            twice, _ = Counter(names).most_common(1)[0]
+            raise FedSegError(f'{path} names two clients {shown(twice)}: give each a name of its own')
         return content
 
     def _text(self, content: bytes) -> str:
@@ -194,6 +197,13 @@ class ManifestPartitioner(Partitioner):
             line = content[:error.start].count(b'\n') + 1
             raise FedSegError(f'the partition manifest {self.manifest} is not UTF-8 (line {line}): save it with the '
                               'encoding UTF-8') from None
+
+    @staticmethod
+    def _is_text(value) -> bool:
+        """Whether a value can be written as a name; YAML takes 007 for a number."""
+        if isinstance(value, int):
+            return abs(value) < 1 << 63
+        return is_name(value) if isinstance(value, str) else value is None or isinstance(value, (float, date))
 
     @staticmethod
     def _name(client, place: int) -> str:
@@ -218,8 +228,8 @@ class ManifestPartitioner(Partitioner):
                 indices += self._find(str(entry), images, name)
             for index in indices:
                 if owner.setdefault(index, name) != name:
-                    raise FedSegError(f'the image {image_names[index]} belongs to both {owner[index]} and {name} in '
-                                      f'{self.manifest}: give it to one of them')
+                    raise FedSegError(f'the image {image_names[index]} belongs to both {shown(owner[index])} and '
+                                      f'{shown(name)} in {self.manifest}: give it to one of them')
             classes = self._classes(client, class_names, class_of, name)
             unannotated = self._unannotated(client, classes, class_names, name)
             shards.append(ClientShard(tuple(sorted(set(indices))), classes, '' if name == str(place) else name,
@@ -229,8 +239,8 @@ class ManifestPartitioner(Partitioner):
     def _find(self, entry: str, images: _ImageIndex, client: str) -> list[int]:
         found = images.find(entry)
         if not found:
-            raise FedSegError(f'client {client} of {self.manifest} lists {entry}, but the data set has no such image '
-                              f'or folder; its images are named like {images.nearest(entry)}')
+            raise FedSegError(f'client {shown(client)} of {self.manifest} lists {shown(entry)}, but the data set has no '
+                              f'such image or folder; its images are named like {images.nearest(entry)}')
         return found
 
     def _classes(self, client: dict, class_names: Sequence[str], class_of: dict[str, int], name: str
@@ -242,11 +252,11 @@ class ManifestPartitioner(Partitioner):
         given = [str(cls) if str(cls) in class_of else _composed(str(cls)) for cls in given]
         for cls in given:
             if cls not in class_of:
-                near = difflib.get_close_matches(cls, class_names, n=1, cutoff=0.4)
-                hint = (f'write [{cls}], with brackets' if ',' in cls else f'did you mean {near[0]}?' if near else
-                        f'its classes are {", ".join(class_names)}')
-                raise FedSegError(f'client {name} of {self.manifest} annotates {cls}, but the data set has no such '
-                                  f'class: {hint}')
+                near = difflib.get_close_matches(cls[:200], class_names, n=1, cutoff=0.4)
+                hint = (f'write [{shown(cls)}], with brackets' if ',' in cls else
+                        f'did you mean {near[0]}?' if near else f'its classes are {", ".join(class_names)}')
+                raise FedSegError(f'client {shown(name)} of {self.manifest} annotates {shown(cls)}, but the data set '
+                                  f'has no such class: {hint}')
         return tuple(sorted({class_of[cls] for cls in given}))
 
     def _unannotated(self, client: dict, classes: tuple[int, ...], class_names: Sequence[str], name: str
@@ -255,9 +265,9 @@ class ManifestPartitioner(Partitioner):
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 255:
-            raise FedSegError(f'`unannotated` of client {name} of {self.manifest} must be a label value from 0 to 255, '
-                              f'but is {value!r}')
+            raise FedSegError(f'`unannotated` of client {shown(name)} of {self.manifest} must be a label value from 0 '
+                              f'to 255, but is {shown(value)}')
         if value in classes:
-            raise FedSegError(f'client {name} of {self.manifest} annotates {class_names[value]}, whose label is '
+            raise FedSegError(f'client {shown(name)} of {self.manifest} annotates {class_names[value]}, whose label is '
                               f'{value}, and says that {value} means unannotated')
         return value
