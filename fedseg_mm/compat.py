@@ -19,12 +19,13 @@ from urllib.error import URLError
 
 import numpy as np
 import torch
-from mmengine.fileio import LocalBackend, register_backend
+from mmengine.fileio import LocalBackend, register_backend, register_handler
+from mmengine.fileio.handlers import PickleHandler, YamlHandler
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from fedseg_mm.errors import DownloadError, FedSegError
-from fedseg_mm.files import atomic_write
+from fedseg_mm.errors import DownloadError, FedSegError, shown
+from fedseg_mm.files import atomic_write, parse
 
 __all__ = ['load_weights_only', 'restore_history', 'to_plain']
 
@@ -143,6 +144,22 @@ def _is_pickle(source: str) -> bool:
         return True  # it was read from elsewhere
 
 
+def check_unpacked_size(path: Path) -> None:
+    """Refuse a packed file: torch packs nothing, and a megabyte can be made that unpacks to a thousand.
+
+    Raises:
+        FedSegError: It is one.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            unpacked = sum(part.file_size for part in file.infolist())
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return  # whoever reads it says what is wrong
+    if unpacked > (size := path.stat().st_size):
+        raise FedSegError(f'{path} is refused: it has {size} bytes, but says that it holds {unpacked}, as no file that '
+                          'torch writes does')
+
+
 @contextmanager
 def _weights_only(source: str) -> Iterator[None]:
     """Allow the few data types of MMEngine's files, and say in one sentence why a file is refused."""
@@ -182,6 +199,7 @@ def load_weights_only(filename: str, map_location=None, mmap: bool = False) -> d
     if not path.is_file():
         raise FedSegError(f'there is no checkpoint {filename}' + (
             ', which is a folder: name a file in it' if path.is_dir() else ''))
+    check_unpacked_size(path)
     with _weights_only(filename):
         # torch's format of before 2020 cannot stay on disk
         checkpoint = torch.load(path, map_location=map_location, weights_only=True,
@@ -189,6 +207,16 @@ def load_weights_only(filename: str, map_location=None, mmap: bool = False) -> d
     if not isinstance(checkpoint, dict):
         raise FedSegError(f'{filename} is not a checkpoint: it holds a {type(checkpoint).__name__} instead of weights '
                           'by name')
+    if wrong := [key for key in ('meta', 'federated') if not isinstance(checkpoint.get(key), (dict, type(None)))]:
+        raise FedSegError(f'{filename} is not a checkpoint: its `{wrong[0]}` is {shown(checkpoint[wrong[0]])}')
+    weights = checkpoint.get('state_dict', {})
+    if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
+        raise FedSegError(f'{filename} is not a checkpoint: its `state_dict` does not hold weights by name')
+    size = path.stat().st_size
+    for name, weight in weights.items():  # one number can stand for any number of them
+        if isinstance(weight, torch.Tensor) and weight.numel() * weight.element_size() > size:
+            raise FedSegError(f'the checkpoint {filename} is refused: its tensor {name} of shape {tuple(weight.shape)} '
+                              'is larger than the file')
     return checkpoint
 
 
@@ -260,6 +288,21 @@ def _load_checkpoints_safely() -> None:
     mmengine.runner.checkpoint.print_log = _report_in_one_sentence
 
 
+class _PlainYamlHandler(YamlHandler):
+    """MMEngine's reader of YAML, which would build any Python object that a file names."""
+
+    def load_from_fileobj(self, file, **kwargs):
+        return parse(file.read(), as_yaml=True)
+
+
+class _NoPickleHandler(PickleHandler):
+    """MMEngine's reader of pickles, which run code when they are read; losses take files of class weights."""
+
+    def load_from_fileobj(self, file, **kwargs):
+        raise FedSegError('a file that the config names is a pickle, which could run code: save what it holds as JSON, '
+                          'YAML or, for an array, .npy')
+
+
 class _WholeFileBackend(LocalBackend):
     """MMEngine's files on disk; what it writes is there as a whole or not at all."""
 
@@ -315,3 +358,5 @@ _replace_pkg_resources()
 _name_this_package()
 _load_checkpoints_safely()
 register_backend('local', _WholeFileBackend, force=True, prefixes='')
+register_handler(['yaml', 'yml'])(_PlainYamlHandler)
+register_handler(['pickle', 'pkl'])(_NoPickleHandler)

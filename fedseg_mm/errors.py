@@ -76,7 +76,7 @@ def shown(value, most: int = MOST_LETTERS) -> str:
 def _short_repr() -> reprlib.Repr:
     """Of a file of a few lines, YAML's references can make a structure that takes gigabytes to write out."""
     short = reprlib.Repr()
-    short.maxlevel, short.maxstring, short.maxother = 3, MOST_LETTERS, MOST_LETTERS
+    short.maxlevel, short.maxstring, short.maxother = 1, MOST_LETTERS, MOST_LETTERS
     return short
 
 

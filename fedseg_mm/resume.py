@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from fedseg_mm.compat import load_weights_only
-from fedseg_mm.errors import FedSegError
+from fedseg_mm.errors import FedSegError, shown
 
 #: Where what clients keep is, in a work dir; a run that starts beside an earlier one has a number too.
 CLIENTS_FOLDER = re.compile(r'clients(_\d+)?')
@@ -79,6 +79,19 @@ def clients_folder(federated: Mapping | None) -> str:
     return name
 
 
+def kept_rounds(federated: Mapping | None) -> dict[int, int]:
+    """Rounds behind what each client has kept, as a checkpoint's ``federated`` says.
+
+    Raises:
+        FedSegError: It says something else, which would become the names of files.
+    """
+    clients = (federated or {}).get('clients') or {}
+    if not isinstance(clients, dict) or not all(type(value) is int for item in clients.items() for value in item):
+        raise FedSegError(f'the checkpoint says {shown(clients)} of what its clients keep, which no run of fedseg_mm '
+                          'has written: do not use it')
+    return clients
+
+
 def read_checkpoint(path: str | Path) -> CheckpointFile:
     """Look into a checkpoint; its weights stay on disk.
 
@@ -89,13 +102,14 @@ def read_checkpoint(path: str | Path) -> CheckpointFile:
     meta, federated = content.get('meta'), content.get('federated')
     meta, federated = meta if isinstance(meta, dict) else {}, federated if isinstance(federated, dict) else {}
     rounds = meta.get('epoch', 0)
-    schedules, clients = content.get('param_schedulers'), federated.get('clients')
+    schedules, settings = content.get('param_schedulers'), federated.get('settings')
     nanoseconds = federated.get('written')
     written = (str(meta.get('time', '')), nanoseconds if isinstance(nanoseconds, int) else 0)
     return CheckpointFile(
         Path(path), rounds if isinstance(rounds, int) else 0, written,
-        clients if isinstance(clients, dict) else {}, clients_folder(federated), meta.get('seed'),
-        federated.get('settings'), tuple(schedules) if isinstance(schedules, list) else (), 'optimizer' in content)
+        kept_rounds(federated), clients_folder(federated), meta.get('seed'),
+        settings if isinstance(settings, dict) else None, tuple(schedules) if isinstance(schedules, list) else (),
+        'optimizer' in content)
 
 
 def is_whole(path: Path) -> bool:
@@ -325,7 +339,7 @@ def differences(file: CheckpointFile, settings: Mapping) -> list[str]:
 
 
 def _shown(value) -> str:
-    text = 'not given' if value is None else repr(value)
+    text = 'not given' if value is None else repr(shown(value)) if isinstance(value, str) else shown(value)
     return text if len(text) <= 60 else f'{text[:57]}...'
 
 

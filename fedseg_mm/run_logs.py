@@ -1,7 +1,31 @@
 """What a run has logged, over all its interruptions."""
-import json
 from collections.abc import Iterator
 from pathlib import Path
+
+from fedseg_mm.errors import FedSegError
+from fedseg_mm.files import parse, read_bytes
+from fedseg_mm.validation import fits, is_count, is_figure, is_text
+
+
+def _or_none(look):
+    return lambda value: value is None or look(value)
+
+
+def _is_duration(value) -> bool:
+    return is_figure(value) and 0 <= value < 1e9
+
+
+#: What is read of a line of each log; there is more in it.
+_LINES: dict[str, dict] = {
+    'rounds.json': {
+        'round': is_count, 'cohort': [is_count], 'time': _is_duration, 'images': is_count, 'bytes_up': is_count,
+        'bytes_down': is_count, 'privacy?': _or_none(lambda value: fits(value, {
+            'epsilon?': _or_none(is_figure), 'delta?': is_figure, 'adjacency?': is_text})),
+        'clients': [{'client': is_count, 'time': _is_duration, 'name?': is_text, 'images?': is_count,
+                     'loss?': _or_none(is_figure), 'reason?': is_text}]},
+    'scalars.json': {'step?': is_count},
+    'clients.json': {'round': is_count, 'clients': [lambda value: True]},
+}
 
 
 class RunLogs:
@@ -19,11 +43,13 @@ class RunLogs:
         #: round -> its line in ``rounds.json``
         self.rounds = {line['round']: line for line in self._lines('rounds.json')}
         #: round -> metrics of its evaluation, with ``time``, seconds per batch
-        self.evaluations = {line['step']: line for line in self._lines('scalars.json') if 'mIoU' in line}
+        self.evaluations = {line['step']: line for line in self._lines('scalars.json')
+                            if 'mIoU' in line and 'step' in line}
         #: round -> class -> IoU in percent
         self.class_iou = {line['step']: {name.removeprefix('IoU/'): value for name, value in line.items()
-                                         if name.startswith('IoU/')}
-                          for line in self._lines('scalars.json') if any(name.startswith('IoU/') for name in line)}
+                                         if name.startswith('IoU/') and is_figure(value)}
+                          for line in self._lines('scalars.json')
+                          if 'step' in line and any(name.startswith('IoU/') for name in line)}
         #: round -> how many models were evaluated, where it is one per client
         self.models = {line['round']: len(line['clients']) for line in self._lines('clients.json')}
 
@@ -33,12 +59,19 @@ class RunLogs:
 
 
 def read_lines(path: Path) -> Iterator[dict]:
-    """The lines of a log; a kill may have cut off the last one."""
-    for line in path.read_text(encoding='utf-8').splitlines():
+    """The lines of a log; a kill may have cut off the last one.
+
+    Raises:
+        FedSegError: One of them was not written by a run.
+    """
+    for number, text in enumerate(read_bytes(path).decode(errors='replace').splitlines(), 1):
         try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
+            line = parse(text)
+        except ValueError:
             continue
+        if not fits(line, _LINES[path.name]):
+            raise FedSegError(f'line {number} of {path} is none that a run has written: take it out')
+        yield line
 
 
 def last_checkpoint(folder: Path) -> Path | None:

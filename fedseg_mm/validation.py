@@ -16,6 +16,38 @@ def is_name(text: str) -> bool:
     return _NO_NAME.search(text) is None
 
 
+def fits(value, shape) -> bool:
+    """Whether what a file says is shaped as it must be.
+
+    Args:
+        value: Of JSON.
+        shape: A function that looks at a value; a list of one shape, that of
+            all items; or a dict of shapes by key, of which those that end in
+            ? need not be there.
+    """
+    if isinstance(shape, list):
+        return isinstance(value, list) and all(fits(item, shape[0]) for item in value)
+    if isinstance(shape, dict):
+        return isinstance(value, dict) and all(
+            fits(value[name], inner) if (name := key.removesuffix('?')) in value else key.endswith('?')
+            for key, inner in shape.items())
+    return bool(shape(value))
+
+
+def is_text(value) -> bool:
+    return isinstance(value, str)
+
+
+def is_count(value) -> bool:
+    """Whether a value is an integer from 0 that is exact in all languages."""
+    return type(value) is int and 0 <= value < 1 << 53
+
+
+def is_figure(value) -> bool:
+    """Whether a value is a number that can be drawn."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+
+
 def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
     """Refuse unknown keys and name the nearest known ones.
 

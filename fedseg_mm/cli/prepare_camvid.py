@@ -3,13 +3,14 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rich.progress import track
 
 from fedseg_mm.cli import arguments
 from fedseg_mm.cli.common import one_sentence_errors
 from fedseg_mm.console import as_called
 from fedseg_mm.datasets import VOID, CamVidDataset
+from fedseg_mm.datasets.labels import NO_IMAGE
 from fedseg_mm.errors import FedSegError
 
 SPLITS = ('train', 'val', 'test')
@@ -26,7 +27,7 @@ def read_label(path: Path) -> np.ndarray:
         label = np.array(Image.open(path))
     except FileNotFoundError:
         raise FedSegError(f'the label {path} does not exist') from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except NO_IMAGE as error:
         raise FedSegError(f'the label {path} is damaged: {error}') from error
     if label.ndim != 2 or label.max() > SOURCE_VOID and (label[label > SOURCE_VOID] != VOID).any():
         raise FedSegError(f'the label {path} does not hold one of the values 0 to {SOURCE_VOID} per pixel: the source '

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import mmengine
 import mmseg
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,8 +58,22 @@ def plain_meta(meta: dict | None) -> dict:
     versions = dict(mmengine_version=mmengine.__version__, mmseg_version=mmseg.__version__,
                     fedseg_mm_version=__version__)
     named = meta.get('dataset_meta') or {key.lower(): meta[key] for key in ('CLASSES', 'PALETTE') if key in meta}
-    classes = {key: named[key] for key in ('classes', 'palette') if named.get(key) is not None}
+    named = named if isinstance(named, dict) else {}
+    classes = {key: named[key] for key, are_right in (('classes', _are_names), ('palette', _are_colours))
+               if named.get(key) is not None and are_right(named[key])}
     return {**versions, 'dataset_meta': classes} if classes else versions
+
+
+def _are_names(value) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value)
+
+
+def _are_colours(value) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.ndim == 2 and value.shape[1] == 3
+    return isinstance(value, (list, tuple)) and all(
+        isinstance(colour, (list, tuple, np.ndarray)) and len(colour) == 3 and all(
+            isinstance(part, (int, np.integer)) for part in colour) for colour in value)
 
 
 def target_path(source: Path, out: Path | None, digest: str) -> Path:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from fedseg_mm.datasets.labels import VOID
+from fedseg_mm.datasets.labels import NO_IMAGE, VOID
 from fedseg_mm.errors import Faults, FedSegError
 from fedseg_mm.starter_models import MODELS
 from fedseg_mm.validation import check_positive
@@ -123,7 +123,7 @@ def _look_into(pairs: Sequence[tuple[Path, Path]]) -> tuple[dict[int, float], tu
                     sizes.append(file.size)
                 with Image.open(mask) as file:
                     label = np.asarray(file)
-            except (OSError, UnidentifiedImageError, ValueError) as error:
+            except NO_IMAGE as error:
                 raise FedSegError(f'{image} or its mask {mask.name} cannot be read: {error}') from error
             if label.ndim != 2:
                 raise FedSegError(f'the mask {mask} has {label.shape[-1]} channels, but must hold one class index per '

@@ -2,7 +2,6 @@
 import hashlib
 import io
 import sys
-import warnings
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +17,7 @@ from torch import Generator
 from torch.utils.data import DataLoader, Dataset
 
 from fedseg_mm.datasets.array_cache import cache_folder, file_state, read_array, write_array
-from fedseg_mm.datasets.labels import VOID
+from fedseg_mm.datasets.labels import MOST_PIXELS, NO_IMAGE, VOID
 from fedseg_mm.datasets.transforms import MaskToClient, RemapUnannotated
 from fedseg_mm.errors import Faults, FedSegError
 
@@ -231,20 +230,27 @@ def _label_loading(transforms: list) -> list:
 
 def _read(path: str, what: str, hint: str = '', backend_args: dict | None = None) -> Image.Image | None:
     """The opened file; None where only another loader can read it (.npy, .tif of floats, beyond Pillow's limits, …)."""
+    limit = Image.MAX_IMAGE_PIXELS
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(fileio.get(path, backend_args=backend_args)))
+        content = io.BytesIO(fileio.get(path, backend_args=backend_args))
+        Image.MAX_IMAGE_PIXELS = None  # to open is to read the size, and nothing else
+        image = Image.open(content)
     except FileNotFoundError as error:
         raise FedSegError(f'{what} does not exist{hint}') from error
     except UnidentifiedImageError as error:
         if Path(path).suffix.lower() in ('.jpg', '.jpeg', '.png', '.bmp', '.gif', '.webp'):
             raise FedSegError(f'{what} is damaged: it cannot be read as an image') from error
         return None
-    except (ValueError, Image.DecompressionBombError):  # Pillow limits text and pixels, which others read
+    except ValueError:  # Pillow limits text, which others read
         return None
-    except OSError as error:
+    except (OSError, SyntaxError) as error:
         raise FedSegError(f'{what} cannot be read: {error}') from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+    if image.width * image.height > MOST_PIXELS:
+        raise FedSegError(f'{what} says that it is {image.width}x{image.height} pixels, which nobody reads: at most '
+                          f'{MOST_PIXELS} can be; cut it into tiles')
+    return None if limit is not None and image.width * image.height > 2 * limit else image
 
 
 def _image_size(path: str, loader: LoadImageFromFile) -> tuple[int, int, int] | None:
@@ -261,7 +267,7 @@ def _image_size(path: str, loader: LoadImageFromFile) -> tuple[int, int, int] | 
         image.load()
     except (OSError, SyntaxError) as error:
         raise FedSegError(f'the image {path} is damaged: {error}') from error
-    except (ValueError, Image.DecompressionBombError):
+    except ValueError:
         return _loaded_shape(path, loader)
     if loader.color_type not in (*UPRIGHT, *(f'{kind}_ignore_orientation' for kind in UPRIGHT)):
         return _loaded_shape(path, loader)  # as many channels as the file has
@@ -287,7 +293,7 @@ def _check_depth(path: str, image: str) -> None:
     if label is not None and label.mode.startswith(('I', 'F')):
         try:
             greatest = np.asarray(label).max()
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except NO_IMAGE as error:
             raise FedSegError(f'the label {path} of image {image} is damaged: {error}') from error
         if greatest > VOID:
             raise FedSegError(f'the label {path} holds the value {greatest} in 16 or 32 bits, but labels are read as '

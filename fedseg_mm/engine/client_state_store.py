@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fedseg_mm.compat import check_unpacked_size
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.files import atomic_write
 
@@ -61,7 +62,11 @@ class ClientStateStore:
             rounds = found[-1]
         path = self._path(client, rounds)
         try:
-            return torch.load(path, map_location=device, weights_only=True)
+            check_unpacked_size(path)
+            state = torch.load(path, map_location=device, weights_only=True)
+            if not all(isinstance(tensor, Tensor) for group in state.values() for tensor in group.values()):
+                raise TypeError('it holds something else than tensors')
+            return state
         except Exception as error:  # the unpickler may raise anything on a damaged file
             raise FedSegError(f'the state of client {client} in {path} cannot be read: restore the file, or start '
                               'again without --resume') from error

@@ -20,7 +20,7 @@ from fedseg_mm.engine.client_state_store import ClientStateStore
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.evaluation.confusion_matrix import ConfusionMatrix, mean_iou, pixel_accuracy
 from fedseg_mm.files import write_json
-from fedseg_mm.resume import clients_folder
+from fedseg_mm.resume import clients_folder, kept_rounds
 
 #: Clients that the console shows a line of.
 MOST_LINES = 60
@@ -209,7 +209,7 @@ def own_weights(checkpoint: Path, state: dict, device: torch.device) -> Iterator
         FedSegError: A client's file is not there, or cannot be read.
     """
     store = ClientStateStore(checkpoint.parent / clients_folder(state))
-    for client, rounds in sorted(state.get('clients', {}).items()):
+    for client, rounds in sorted(kept_rounds(state).items()):
         if not store.has(client, rounds):
             raise FedSegError(f'{store.folder} lacks the state of client {client} after round {rounds}, which belongs '
                               f'to {checkpoint}: evaluate the last checkpoint, with the folder of the '

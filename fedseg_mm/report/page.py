@@ -22,6 +22,8 @@ from fedseg_mm.version import __version__
 from fedseg_mm.visualization import draw_confusion
 
 NONE = '–'
+#: Updates that were not used, of which the page says why.
+MOST_LEFT_OUT = 200
 
 
 def write_report(runs: Sequence[RunRecord], page: Path) -> Path:
@@ -49,7 +51,9 @@ def write_report(runs: Sequence[RunRecord], page: Path) -> Path:
         rounds=_embedded(draw_rounds(runs, pictures / 'rounds.png')),
         privacy=_embedded(draw_privacy(runs, pictures / 'privacy.png')),
         names=[run.name for run in runs], settings=differences([run.settings for run in runs]),
-        runs=[dict(name=run.name, folder=str(run.folder), clients=run.clients, unannotated=run.unannotated_classes,
+        runs=[dict(name=run.name, folder=str(run.folder), clients=run.clients,
+                   left_out=run.left_out[-MOST_LEFT_OUT:], all_left_out=len(run.left_out),
+                   unannotated=run.unannotated_classes,
                    classes=_embedded(draw_classes(run, pictures / f'classes_{i}.png')), ended=_ended(run),
                    privacy=run.privacy,
                    picture=_embedded(draw_clients(run, pictures / f'clients_{i}.png')),

@@ -3,10 +3,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from fedseg_mm.report.run_record import RunRecord
 from fedseg_mm.visualization import draw_panels
+from fedseg_mm.visualization.figure import Figure
 
 LINES = ('-', '--', ':', '-.')
 MARKERS = 'osD^vPX*'

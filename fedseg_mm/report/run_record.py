@@ -1,13 +1,14 @@
 """What a run has left in its work dir."""
-import json
 import statistics
 from functools import cached_property
 from pathlib import Path
 
 from fedseg_mm.errors import FedSegError
+from fedseg_mm.files import parse, read_bytes
 from fedseg_mm.report.settings import read_settings
 from fedseg_mm.report.test_record import TestRecord
 from fedseg_mm.run_logs import RunLogs
+from fedseg_mm.validation import fits, is_figure, is_text
 
 #: Evaluations that the mean at the end is over, as in FedSeg's paper.
 LAST = 5
@@ -38,7 +39,7 @@ class RunRecord:
         #: round -> figure -> percent
         self.evaluations: dict[int, dict[str, float]] = {
             number: {name: value for name, value in line.items() if name not in ('data_time', 'time', 'step')
-                     and isinstance(value, (int, float))}
+                     and is_figure(value)}
             for number, line in sorted(logs.evaluations.items())}
         #: round -> class -> IoU in percent
         self.class_iou: dict[int, dict[str, float]] = dict(sorted(logs.class_iou.items()))
@@ -56,10 +57,10 @@ class RunRecord:
     def partition(self) -> dict:
         """The manifest; empty where there is none."""
         try:
-            manifest = json.loads((self.folder / 'partition.json').read_text(encoding='utf-8'))
+            manifest = parse(read_bytes(self.folder / 'partition.json').decode())
         except (OSError, ValueError):
             return {}
-        return manifest if isinstance(manifest, dict) else {}
+        return manifest if fits(manifest, {'class_names?': [is_text], 'clients?': [{'classes?': [is_text]}]}) else {}
 
     @property
     def method(self) -> str:
@@ -135,6 +136,13 @@ class RunRecord:
         none = ', but noise derived from the seed gives no protection against anyone who knows it'
         return (f'Client-level differential privacy: epsilon {epsilon} at delta {last["delta"]:g} '
                 f'({last.get("adjacency")}){none if last.get("reproducible") else ""}.')
+
+    @cached_property
+    def left_out(self) -> list[dict]:
+        """Updates that did not reach the global model: round, name of the client, and why."""
+        return [dict(round=number, name=str(entry.get('name', entry['client'])),
+                     reason=entry.get('reason', 'its update held NaN or infinite values'))
+                for number, line in self.rounds.items() for entry in line['clients'] if not entry.get('used', True)]
 
     @cached_property
     def clients(self) -> list[dict]:

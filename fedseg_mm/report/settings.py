@@ -28,7 +28,7 @@ def read_settings(path: Path) -> dict[str, object]:
             if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):
                 raise ValueError(f'line {statement.lineno} is not an assignment')
             _flatten(_value(statement.value), statement.targets[0].id, settings)
-    except (OSError, SyntaxError, ValueError, RecursionError) as error:
+    except (OSError, SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise FedSegError(f'the config {path} cannot be read as settings: {error}') from error
     return settings
 

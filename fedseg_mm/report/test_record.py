@@ -1,12 +1,36 @@
 """What an evaluation by tools/test.py has left."""
-import json
+import csv
 from functools import cached_property
 from pathlib import Path
 
-import cv2
 import numpy as np
+from PIL import Image
 
+from fedseg_mm.datasets.labels import NO_IMAGE
 from fedseg_mm.evaluation import read_matrix
+from fedseg_mm.files import parse, read_bytes
+from fedseg_mm.validation import fits, is_figure, is_text
+
+#: Pixels of a picture's longer side, at most: a test keeps them at 480 in width.
+MOST_SIDE = 8192
+
+
+def _is_figure(value) -> bool:
+    return value is None or is_figure(value)
+
+
+def _are_figures(value) -> bool:
+    return isinstance(value, dict) and all(map(_is_figure, value.values()))
+
+
+_SPREAD = {f'{name}?': {'mean': is_figure, 'std': is_figure, 'min': is_figure, 'max': is_figure, 'worst': is_text}
+           for name in ('mIoU', 'mIoU_annotated', 'mIoU_never_annotated')}
+_PER_CLIENT = {
+    'clients': [{'client': is_text, 'own_model': lambda value: isinstance(value, bool), 'annotated': [is_text],
+                 'own_images': _are_figures, 'test_images': _are_figures}],
+    'spread': {'own_images': _SPREAD, 'test_images': _SPREAD}}
+_CLASSES = {'names?': [is_text], 'images?': [is_text], 'palette?': [lambda value: fits(
+    value, [lambda part: type(part) is int and 0 <= part < 256]) and len(value) == 3]}
 
 
 class TestRecord:
@@ -31,7 +55,7 @@ class TestRecord:
         path = self._newest('confusion.csv')
         try:
             return None if path is None else read_matrix(path)
-        except (OSError, ValueError):
+        except (OSError, ValueError, OverflowError, csv.Error):
             return None
 
     @cached_property
@@ -39,10 +63,10 @@ class TestRecord:
         """Every client's figures, and their spread."""
         path = self._newest('per_client.json')
         try:
-            content = None if path is None else json.loads(path.read_text(encoding='utf-8'))
-            return content if content and content['clients'] and content['spread'] else None
-        except (OSError, ValueError, KeyError, TypeError):
+            content = None if path is None else parse(read_bytes(path).decode())
+        except (OSError, ValueError):
             return None
+        return content if fits(content, _PER_CLIENT) and content and content['clients'] else None
 
     @cached_property
     def predictions(self) -> dict[str, tuple[np.ndarray, np.ndarray | None, np.ndarray]]:
@@ -52,22 +76,28 @@ class TestRecord:
         if path is None:
             return found
         for number, name in enumerate(self.classes.get('images', ())):
-            image, label, prediction = (self._read(path.parent / f'{number}_{what}.png', colour) for what, colour in (
-                ('image', cv2.IMREAD_COLOR), ('label', cv2.IMREAD_GRAYSCALE), ('prediction', cv2.IMREAD_GRAYSCALE)))
+            image, label, prediction = (self._read(path.parent / f'{number}_{what}.png', mode) for what, mode in (
+                ('image', 'RGB'), ('label', 'L'), ('prediction', 'L')))
             if image is not None and prediction is not None:
-                found[Path(str(name)).name] = image[..., ::-1], label, prediction
+                found[Path(name).name] = image, label, prediction
         return found
 
     @staticmethod
-    def _read(path: Path, colour: int) -> np.ndarray | None:
-        return cv2.imread(str(path), colour) if path.is_file() else None
+    def _read(path: Path, mode: str) -> np.ndarray | None:
+        try:
+            with Image.open(path) as picture:
+                if max(picture.size) > MOST_SIDE:
+                    return None
+                return np.asarray(picture.convert(mode))
+        except NO_IMAGE:
+            return None
 
     @cached_property
     def classes(self) -> dict:
         """Names, palette and images of :attr:`predictions`."""
         path = self._newest('predictions/classes.json')
         try:
-            content = {} if path is None else json.loads(path.read_text(encoding='utf-8'))
+            content = {} if path is None else parse(read_bytes(path).decode())
         except (OSError, ValueError):
             return {}
-        return content if isinstance(content, dict) else {}
+        return content if fits(content, _CLASSES) else {}

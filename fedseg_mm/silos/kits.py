@@ -1,6 +1,5 @@
 """Startup kits: who is who in a federation, and what NVFLARE may do on the machine that a kit is used on."""
 import datetime
-import json
 import os
 import re
 import shutil
@@ -12,8 +11,8 @@ from pathlib import Path
 
 import yaml
 
-from fedseg_mm.errors import FedSegError
-from fedseg_mm.files import write_json
+from fedseg_mm.errors import FedSegError, shown
+from fedseg_mm.files import parse, read_bytes, write_json
 
 ADMIN = 'admin@fedseg.mm'
 #: The one job class at either end, and what NVFLARE itself adds to every job there.
@@ -24,6 +23,8 @@ CLASSES = {
 #: What an administrator may do; nobody may bring code, run commands of the shell, or stop a site from afar.
 RIGHTS = dict(submit_job='any', clone_job='none', manage_job='any', download_job='none', view='any', operate='none',
               shell_commands='none', byoc='none')
+#: Bytes that a file of settings in a kit has at most.
+_MOST_BYTES = 1 << 20
 NAME = re.compile(r'[a-z][a-z0-9_-]{0,30}')
 
 
@@ -92,10 +93,28 @@ def sites_of(kit: Path) -> list[str]:
         FedSegError: It is no kit of a server.
     """
     try:
-        return json.loads((kit / 'federation.json').read_text(encoding='utf-8'))['sites']
-    except (OSError, ValueError, KeyError) as error:
+        sites = _read(kit / 'federation.json')['sites']
+        if not sites or not all(map(NAME.fullmatch, sites)):
+            raise ValueError('it names no sites')
+        return sites
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise FedSegError(f"{kit} is no server's startup kit: name the folder server/ that `silo provision` made"
                           ) from error
+
+
+def _read(file: Path, *keys):
+    """What a kit's file of JSON says at some place.
+
+    Raises:
+        FedSegError: It says nothing there.
+    """
+    try:
+        content = parse(read_bytes(file, _MOST_BYTES).decode())
+        for key in keys:
+            content = content[key]
+        return content
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise FedSegError(f'{file} is damaged: bring the kit here again') from error
 
 
 def kind_of(kit: Path) -> str:
@@ -135,13 +154,16 @@ def check_certificate(kit: Path) -> None:
 
 def site_name(kit: Path) -> str:
     """What a site's kit calls it."""
-    return json.loads((kit / 'startup' / 'fed_client.json').read_text(encoding='utf-8'))['client']['fqsn']
+    name = _read(kit / 'startup' / 'fed_client.json', 'client', 'fqsn')
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise FedSegError(f'{kit} calls its site {shown(name)}, which `silo provision` calls none: bring the kit here '
+                          'again')
+    return name
 
 
 def server_of(kit: Path) -> str:
     """Host and port of a site's server."""
-    content = json.loads((kit / 'startup' / 'fed_client.json').read_text(encoding='utf-8'))
-    return content['servers'][0]['service']['target']
+    return shown(_read(kit / 'startup' / 'fed_client.json', 'servers', 0, 'service', 'target'))
 
 
 def write_policy(kit: Path) -> None:
@@ -158,7 +180,7 @@ def write_policy(kit: Path) -> None:
     """
     check_certificate(kit)
     kind, local = kind_of(kit), kit / 'local'
-    resources = json.loads((local / 'resources.json.default').read_text(encoding='utf-8'))
+    resources = _read(local / 'resources.json.default')
     resources['class_list_enforcement_mode'] = 'enforce'
     resources['class_allow_list'] = CLASSES[kind]
     if kind == 'server':

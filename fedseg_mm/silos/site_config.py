@@ -1,10 +1,10 @@
 """``site.yaml``: what a site has, and what it lets others know."""
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
-from fedseg_mm.errors import Faults, FedSegError
+from fedseg_mm.errors import Faults, FedSegError, shown
+from fedseg_mm.files import parse, read_bytes
 from fedseg_mm.validation import check_keys
 
 #: What a site.yaml begins as.
@@ -31,6 +31,8 @@ workers: 0                    # processes that load images
 # What the server is told of the images beside their number: pixels of each class. [] to refuse.
 tell: [pixels]
 """
+#: Bytes that a site.yaml has at most.
+_MOST_BYTES = 1 << 20
 KEYS = ('train', 'val', 'image_suffix', 'mask_suffix', 'annotates', 'unannotated', 'reduce_zero_label', 'device',
         'workers', 'tell', 'imports')
 
@@ -74,12 +76,14 @@ class SiteConfig:
             FedSegError: Names all that is wrong in it.
         """
         try:
-            content = yaml.safe_load(path.read_text(encoding='utf-8'))
+            content = parse(read_bytes(path, _MOST_BYTES).decode(), as_yaml=True)
         except OSError as error:
             raise FedSegError(f'{path} cannot be read ({error.strerror}): `silo provision` writes one to begin with'
                               ) from error
-        except yaml.YAMLError as error:
-            raise FedSegError(f'{path} is not YAML: {" ".join(str(error).split())}') from error
+        except FedSegError:
+            raise
+        except ValueError as error:
+            raise FedSegError(f'{path} is not YAML: {shown(str(error))}') from error
         if not isinstance(content, dict):
             raise FedSegError(f'{path} must hold `key: value` lines, such as `train:`')
         faults = Faults()
@@ -93,20 +97,24 @@ class SiteConfig:
                 continue
             with faults:
                 content[part] = _folders(content[part], part, path)
-        for key, kind in (('annotates', list), ('tell', list), ('imports', list)):
+        for key in ('annotates', 'tell', 'imports'):
             if content.get(key) is not None:
-                if not isinstance(content[key], kind) or not all(isinstance(one, str) for one in content[key]):
-                    faults.add(f'{path}: `{key}` must be a list of names, but is {content[key]!r}')
+                if not isinstance(content[key], list) or not all(isinstance(one, str) for one in content[key]):
+                    faults.add(f'{path}: `{key}` must be a list of names, but is {shown(content[key])}')
                 else:
                     content[key] = tuple(content[key])
-        if unknown := set(content.get('tell') or ()) - {'pixels'}:
-            faults.add(f'{path}: `tell` may list pixels, but lists {sorted(map(str, unknown))[0]}')
+        tell = content.get('tell')
+        if isinstance(tell, tuple) and (unknown := set(tell) - {'pixels'}):
+            faults.add(f'{path}: `tell` may list pixels, but lists {shown(min(unknown))}')
+        for key in ('image_suffix', 'mask_suffix'):
+            if not isinstance(content.get(key, ''), (str, type(None))):
+                faults.add(f'{path}: `{key}` must be the ending of a name, but is {shown(content[key])}')
         if content.get('device', 'cpu') not in ('cpu', 'cuda'):
-            faults.add(f'{path}: `device` must be cpu or cuda, but is {content["device"]!r}')
+            faults.add(f'{path}: `device` must be cpu or cuda, but is {shown(content["device"])}')
         for key in ('unannotated', 'workers'):
             value = content.get(key)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-                faults.add(f'{path}: `{key}` must be a number from 0, but is {value!r}')
+                faults.add(f'{path}: `{key}` must be a number from 0, but is {shown(value)}')
         faults.report()
         return cls(**{key: value for key, value in content.items() if value is not None})
 
@@ -119,12 +127,13 @@ class SiteConfig:
 
 
 def _folders(value, part: str, path: Path) -> dict:
-    if not isinstance(value, dict) or set(value) != {'images', 'masks'}:
-        raise FedSegError(f'{path}: `{part}` must name two folders, `images` and `masks`, but is {value!r}')
+    if not isinstance(value, dict) or set(value) != {'images', 'masks'} or not all(
+            isinstance(folder, str) for folder in value.values()):
+        raise FedSegError(f'{path}: `{part}` must name two folders, `images` and `masks`, but is {shown(value)}')
     found = {}
     for key, folder in value.items():
-        whole = path.parent / str(folder)
-        if not whole.is_dir():
-            raise FedSegError(f'{path}: the folder {whole} of `{part}.{key}` does not exist')
+        whole = path.parent / folder
+        if not os.path.isdir(whole):
+            raise FedSegError(f'{path}: the folder {shown(str(whole), 1000)} of `{part}.{key}` does not exist')
         found[key] = str(whole.resolve())
     return found

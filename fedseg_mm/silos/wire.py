@@ -41,7 +41,7 @@ def receive(sock: socket.socket) -> tuple[dict, bytes]:
         raise WireError(f'a message of {head} and {body} bytes is longer than any may be')
     try:
         words = json.loads(_exactly(sock, head))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WireError('a message does not begin with JSON') from error
     if not isinstance(words, dict):
         raise WireError('a message does not begin with a JSON object')

@@ -10,6 +10,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from fedseg_mm.errors import FedSegError, shown
+from fedseg_mm.validation import is_count
 
 #: The layout of a message's bytes.
 FORMAT = 'fedseg_mm message 2'
@@ -17,10 +18,6 @@ FORMAT = 'fedseg_mm message 2'
 MOST_NAMES = 1 << 24
 #: How a number that JSON does not know is written.
 _NOT_FINITE = ('nan', 'inf', '-inf')
-
-
-def _is_count(value) -> bool:
-    return type(value) is int and 0 <= value < 1 << 53
 
 
 def _is_bool(value) -> bool:
@@ -40,8 +37,8 @@ def _are_groups_of_numbers(value) -> bool:
 #: The fields and the groups of tensors of each kind of message.
 _KINDS: dict[str, tuple[dict[str, Callable[[Any], bool]], tuple[str, ...]]] = {
     'Tensors': ({}, ('tensors', )),
-    'Broadcast': (dict(round=_is_count, hyperparameters=_are_groups_of_numbers), ('weights', 'extras')),
-    'ClientUpdate': (dict(client=_is_count, num_images=_is_count, num_steps=_is_count, metrics=_are_numbers,
+    'Broadcast': (dict(round=is_count, hyperparameters=_are_groups_of_numbers), ('weights', 'extras')),
+    'ClientUpdate': (dict(client=is_count, num_images=is_count, num_steps=is_count, metrics=_are_numbers,
                           is_finite=_is_bool, processed=_is_bool), ('weights', 'extras', 'payload')),
 }
 

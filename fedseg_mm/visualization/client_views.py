@@ -3,13 +3,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from fedseg_mm.datasets.label_scan import plain_datasets
 from fedseg_mm.datasets.labels import UNANNOTATED, VOID
 from fedseg_mm.datasets.partition_summary import PartitionSummary
 from fedseg_mm.datasets.transforms import MaskToClient, RemapUnannotated
+from fedseg_mm.visualization.figure import Figure
 
 #: Clients that are drawn.
 MOST_CLIENTS = 12

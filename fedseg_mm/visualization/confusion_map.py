@@ -3,7 +3,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
+
+from fedseg_mm.visualization.figure import Figure
 
 #: Classes whose cells have their numbers in them.
 MOST_NUMBERED = 24

@@ -3,8 +3,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
+from fedseg_mm.visualization.figure import Figure
 from fedseg_mm.visualization.picture_grid import draw_grid
 
 

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.colors import to_rgba
-from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from fedseg_mm.datasets.partition_summary import PartitionSummary
+from fedseg_mm.visualization.figure import Figure
 
 #: Rows that can still be told apart.
 MOST_ROWS = 600

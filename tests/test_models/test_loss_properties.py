@@ -77,7 +77,8 @@ def test_back_ce_is_that_of_the_definition(batch, data):
         one.backward()
     tolerance = DTYPES[scores.dtype]
     torch.testing.assert_close(value.double(), expected, rtol=min(tolerance, 1e-4), atol=min(tolerance, 1e-5))
-    torch.testing.assert_close(low.grad.double(), exact.grad, rtol=tolerance, atol=min(tolerance, 1e-3) / max(counted, 1))
+    torch.testing.assert_close(low.grad.double(), exact.grad, rtol=tolerance,
+                               atol=min(tolerance, 1e-3) / max(counted, 1))
 
 
 @given(batches(), st.data())
@@ -121,7 +122,8 @@ def contrasts(draw):
     rng = np.random.RandomState(draw(st.integers(0, 2**32 - 1)))
     values = draw(st.lists(st.sampled_from([0, 1, 2, 7, UNANNOTATED, VOID]), min_size=1))
     return (torch.tensor(rng.normal(0, 1, (images, size, height, width))),
-            torch.tensor(rng.choice(values, (images, height, width))), torch.tensor(rng.normal(0, 1, (prototypes, size))),
+            torch.tensor(rng.choice(values, (images, height, width))),
+            torch.tensor(rng.normal(0, 1, (prototypes, size))),
             torch.tensor(rng.choice([0, 1, 2, 7], prototypes), dtype=torch.long))
 
 
@@ -143,7 +145,7 @@ def test_pixel_contrast_is_that_of_the_definition(batch, temperature):
 
 @given(contrasts(), st.sampled_from(list(DTYPES)), st.integers(0, 2**32 - 1))
 def test_pixel_contrast_of_any_finite_embeddings_is_no_nan(batch, dtype, seed):
-    """Zeros and the greatest numbers of the type among them."""
+    """Zeros and the greatest numbers of the type among them; a gradient may be too great for half precision."""
     embeddings, labels, prototypes, prototype_labels = batch
     limit, rng = torch.finfo(dtype), np.random.RandomState(seed)
     extremes = torch.tensor([0.0, limit.max, limit.min, limit.tiny], dtype=dtype)
@@ -152,4 +154,8 @@ def test_pixel_contrast_of_any_finite_embeddings_is_no_nan(batch, dtype, seed):
     embeddings.requires_grad_()
     value = PixelContrastLoss()(embeddings, labels, prototypes, prototype_labels)
     value.backward()
-    assert value.isfinite() and embeddings.grad.isfinite().all()
+    assert value.isfinite() and not embeddings.grad.isnan().any()
+    if dtype not in (torch.float16, torch.bfloat16):
+        assert embeddings.grad.isfinite().all()
+    zeros = (embeddings == 0).all(1, keepdim=True).expand_as(embeddings)
+    assert embeddings.grad[zeros].abs().max() <= 2 / 0.07 if zeros.any() else True

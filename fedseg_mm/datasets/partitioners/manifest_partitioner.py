@@ -239,8 +239,8 @@ class ManifestPartitioner(Partitioner):
     def _find(self, entry: str, images: _ImageIndex, client: str) -> list[int]:
         found = images.find(entry)
         if not found:
-            raise FedSegError(f'client {shown(client)} of {self.manifest} lists {shown(entry)}, but the data set has no '
-                              f'such image or folder; its images are named like {images.nearest(entry)}')
+            raise FedSegError(f'client {shown(client)} of {self.manifest} lists {shown(entry)}, but the data set has '
+                              f'no such image or folder; its images are named like {images.nearest(entry)}')
         return found
 
     def _classes(self, client: dict, class_names: Sequence[str], class_of: dict[str, int], name: str

@@ -44,6 +44,12 @@ def pixel_contrast(anchors: Tensor, labels: Tensor, prototypes: Tensor, prototyp
     return loss.sum(1) / positive.sum(1).clamp(min=1)
 
 
+def unit_vectors(vectors: Tensor) -> Tensor:
+    """Vectors (A, D) of length 1; one of length 0 stays as it is, where ``F.normalize`` has a gradient of 1e12."""
+    length = vectors.norm(dim=1, keepdim=True)
+    return vectors / length.masked_fill(length == 0, 1)
+
+
 def contrast_in_blocks(anchors: Tensor, labels: Tensor, prototypes: Tensor, prototype_labels: Tensor,
                        temperature: float) -> Tensor:
     """:func:`pixel_contrast` in bounded memory, however many prototypes there are."""
@@ -138,6 +144,6 @@ class PixelContrastLoss(nn.Module):
             anchors = embeddings.flatten(2)[chosen // pixels, :, chosen % pixels].to(dtype)
             anchors = anchors.masked_fill(~drawn[:, None], 0)
             loss = contrast_in_blocks(
-                F.normalize(anchors, dim=1), labels[chosen], F.normalize(prototypes.to(dtype), dim=1),
+                unit_vectors(anchors), labels[chosen], unit_vectors(prototypes.to(dtype)),
                 prototype_labels, self.temperature)
             return self.loss_weight * loss.where(drawn, 0).sum() / drawn.sum().clamp(min=1)
