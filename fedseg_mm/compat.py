@@ -211,7 +211,7 @@ def load_weights_only(filename: str, map_location=None, mmap: bool = False) -> d
         raise FedSegError(f'{filename} is not a checkpoint: its `{wrong[0]}` is {shown(checkpoint[wrong[0]])}')
     weights = checkpoint.get('state_dict', {})
     if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
-        raise FedSegError(f'{filename} is not a checkpoint: its `state_dict` does not hold weights by name')
+        raise FedSegError(f'{filename} is not a checkpoint: it has no `state_dict` of weights by name')
     size = path.stat().st_size
     for name, weight in weights.items():  # one number can stand for any number of them
         if isinstance(weight, torch.Tensor) and weight.numel() * weight.element_size() > size:

@@ -160,7 +160,7 @@ HOSTILE = {
         'the checkpoint PATH/a.pth is refused: its tensor w of shape (N, N) is larger than the file'),
     'weights without names': (
         lambda folder: load_weights_only(saved(folder / 'a.pth', dict(state_dict=[1]))),
-        'PATH/a.pth is not a checkpoint: its `state_dict` does not hold weights by name'),
+        'PATH/a.pth is not a checkpoint: it has no `state_dict` of weights by name'),
     'a checkpoint of a list': (
         lambda folder: load_weights_only(saved(folder / 'a.pth', dict(meta=[1]))),
         'PATH/a.pth is not a checkpoint: its `meta` is [N]'),

@@ -10,6 +10,8 @@ from torch.utils.checkpoint import checkpoint
 NUM_LABELS = 256
 #: Anchor-prototype pairs that are held at a time; with more, blocks of anchors are computed anew in the backward pass.
 SIMILARITIES = 2**24
+#: Length of a vector that has a direction.
+SHORTEST = 1e-12
 
 
 def pixel_contrast(anchors: Tensor, labels: Tensor, prototypes: Tensor, prototype_labels: Tensor,
@@ -45,9 +47,9 @@ def pixel_contrast(anchors: Tensor, labels: Tensor, prototypes: Tensor, prototyp
 
 
 def unit_vectors(vectors: Tensor) -> Tensor:
-    """Vectors (A, D) of length 1; one of length 0 stays as it is, where ``F.normalize`` has a gradient of 1e12."""
+    """Vectors (A, D) of length 1; one below :data:`SHORTEST` stays as it is, where ``F.normalize`` has endless slopes."""
     length = vectors.norm(dim=1, keepdim=True)
-    return vectors / length.masked_fill(length == 0, 1)
+    return vectors / length.masked_fill(length < SHORTEST, 1)
 
 
 def contrast_in_blocks(anchors: Tensor, labels: Tensor, prototypes: Tensor, prototype_labels: Tensor,
