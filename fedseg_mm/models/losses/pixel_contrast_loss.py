@@ -47,7 +47,7 @@ def pixel_contrast(anchors: Tensor, labels: Tensor, prototypes: Tensor, prototyp
 
 
 def unit_vectors(vectors: Tensor) -> Tensor:
-    """Vectors (A, D) of length 1; one below :data:`SHORTEST` stays as it is, where ``F.normalize`` has endless slopes."""
+    """Vectors (A, D) of length 1; one below :data:`SHORTEST`, where the slope would be endless, stays as it is."""
     length = vectors.norm(dim=1, keepdim=True)
     return vectors / length.masked_fill(length < SHORTEST, 1)
 
