@@ -12,7 +12,7 @@ from fedseg_mm.aggregators import Aggregator
 from fedseg_mm.algorithms import FedAvg
 from fedseg_mm.attacks import HostileClients
 from fedseg_mm.datasets import ClientShard, Partition, Partitioner, PartitionSummary
-from fedseg_mm.errors import Faults, FedSegError
+from fedseg_mm.errors import Faults, FedSegError, shown
 from fedseg_mm.processors import ProcessorPipeline
 from fedseg_mm.registry import (
     AGGREGATORS,
@@ -271,8 +271,11 @@ class Federation:
         if state is None:
             raise FedSegError('the checkpoint to resume is not of a federated run: start from it with '
                               '`load_from=CHECKPOINT` instead of --resume')
-        if state['partition'] != self.partition.hash:
-            raise FedSegError(f'the checkpoint was trained on the partition {state["partition"][:12]}, but this run '
+        if not all(isinstance(state.get(key), dict) for key in ('algorithm', 'clients')):
+            raise FedSegError('the checkpoint to resume lacks what a federated run keeps: start from it with '
+                              '`load_from=CHECKPOINT` instead of --resume')
+        if (trained_on := shown(state.get('partition'))) != self.partition.hash:
+            raise FedSegError(f'the checkpoint was trained on the partition {trained_on[:12]}, but this run '
                               f'has {self.partition.hash[:12]}: resume with the data and partitioner of the first run')
         own = type(self.algorithm).__name__
         if state.get('type') != own:

@@ -31,7 +31,7 @@ from fedseg_mm.datasets import PartitionSummary, partition_dataset
 from fedseg_mm.engine.federated_loop import build_federation
 from fedseg_mm.engine.hooks import PredictionSamplesHook, SegmentorWeightsHook
 from fedseg_mm.engine.tool_runner import ToolRunner
-from fedseg_mm.errors import FedSegError
+from fedseg_mm.errors import FedSegError, shown
 from fedseg_mm.evaluation import ConfusionMatrix, keep_class_iou, write_matrix
 from fedseg_mm.evaluation.per_client import PerClientEvaluation, client_table, own_weights, write_figures
 from fedseg_mm.registry import constructor_parameters, registered
@@ -102,7 +102,7 @@ def check_checkpoint(model: nn.Module, content: dict, checkpoint: str) -> None:
     weights = content.get('state_dict', content)
     weights = {name.removeprefix('module.'): weight for name, weight in weights.items()}
     wrong = [name for name, weight in model.state_dict().items() if not name.endswith('num_batches_tracked') and (
-        name not in weights or weights[name].shape != weight.shape)]
+        name not in weights or getattr(weights[name], 'shape', None) != weight.shape)]
     if wrong:
         raise FedSegError(f'the checkpoint {checkpoint} is not of this model: {len(wrong)} of the weights are '
                           f'missing or of another shape, the first of them {wrong[0]}; name the config that it was '
@@ -152,8 +152,8 @@ def prepare_clients(cfg: Config, state: dict, args: argparse.Namespace) -> tuple
     dataset = DATASETS.build(wanted)
     with first_process_first():
         summary = partition_dataset(dataset, federation.partitioner, cfg.train_dataloader.get('num_workers', 0))
-    if state and state['partition'] != summary.partition.hash:
-        raise FedSegError(f'the checkpoint {args.checkpoint} was trained on the partition {state["partition"][:12]}, '
+    if state and (trained_on := shown(state.get('partition'))) != summary.partition.hash:
+        raise FedSegError(f'the checkpoint {args.checkpoint} was trained on the partition {trained_on[:12]}, '
                           f'but the config gives {summary.partition.hash[:12]}: name the config of the training, such '
                           'as the copy in its work dir, and the same data')
     return summary, dataset, federation.algorithm

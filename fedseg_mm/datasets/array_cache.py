@@ -27,7 +27,7 @@ def read_array(path: Path) -> np.ndarray | None:
     """An array that was kept; None if there is none, or only half of one."""
     try:
         return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, EOFError, MemoryError):
         return None
 
 
