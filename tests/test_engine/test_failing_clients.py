@@ -41,7 +41,8 @@ class NeverThoseThatFail(AllClientsSampler):
         return [client for client in super().cohort(seed, round) if client not in failing(round)]
 
 
-@pytest.mark.parametrize('algorithm', [dict(type='FedAvg'), dict(type='SCAFFOLD', batch_norm='local')])
+@pytest.mark.parametrize('algorithm', [
+    dict(type='SCAFFOLD', batch_norm='local'), pytest.param(dict(type='FedAvg'), marks=pytest.mark.slow)])
 def test_three_of_ten_that_fail_in_turn_are_as_if_they_had_never_been_drawn(tiny_data, tmp_path, algorithm, capfd):
     changes = {'federated.algorithm': algorithm, 'federated.clients_per_round': CLIENTS,
                'federated.partitioner.num_clients': CLIENTS, 'federated.local_epochs': 1,
