@@ -189,7 +189,7 @@ def test_another_model_of_the_same_config_is_refused_at_the_start(run, monkeypat
 
 
 @pytest.mark.parametrize('spoil, sentence', [
-    (lambda update: b'no message', 'begins with more words than any has'),
+    (lambda update: b'no message', 'the message is damaged or is not'),
     (lambda update: update.to_bytes()[:-8], 'the message is damaged or is not'),
     (lambda update: ClientUpdate(1 - update.client, update.weights, update.num_images, 1, {}).to_bytes(),
      'sends the update of client'),
