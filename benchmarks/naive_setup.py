@@ -16,6 +16,8 @@ from mmseg.registry import DATASETS
 from peers import config, federated_config, federation, image_folder
 from torch.utils.data import DataLoader, Subset
 
+from fedseg_mm.models import accuracy_without_waiting
+
 CLIENTS, EPOCHS, BATCHES, BATCH_SIZE, WORKERS = 5, 2, 2, 8, 2
 
 
@@ -35,9 +37,10 @@ class NaiveFederation:
             optim_wrapper = build_optim_wrapper(model, copy.deepcopy(self.optim_wrapper))
             loader = DataLoader(Subset(self.dataset, shard.tolist()), BATCH_SIZE, shuffle=True, drop_last=True,
                                 num_workers=WORKERS, collate_fn=pseudo_collate)
-            for _ in range(EPOCHS):
-                for batch in loader:
-                    model.train_step(batch, optim_wrapper=optim_wrapper)
+            with accuracy_without_waiting(model):  # as a client's steps have it: the rest is compared
+                for _ in range(EPOCHS):
+                    for batch in loader:
+                        model.train_step(batch, optim_wrapper=optim_wrapper)
             states.append(copy.deepcopy(model.state_dict()))
         mean = {key: sum(state[key] * (len(shard) / len(self.dataset)) for state, shard in zip(states, self.shards))
                 for key in states[0]}

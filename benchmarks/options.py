@@ -20,13 +20,16 @@ from mmseg.registry import DATASETS, MODELS
 from mmseg.structures import SegDataSample
 from peers import CLASSES, config, federated_config, federation, image_folder, model
 
+from fedseg_mm.models import accuracy_without_waiting, flip_without_waiting
+
 
 def one_step(network: torch.nn.Module, batch: dict, device: str, bfloat16: bool) -> Callable[[], None]:
-    """Forward, backward and SGD step on one batch."""
+    """Forward, backward and SGD step on one batch, as a client's."""
+    flip_without_waiting(network.data_preprocessor)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
 
     def step() -> None:
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=bfloat16):
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=bfloat16), accuracy_without_waiting(network):
             data = network.data_preprocessor(copy.deepcopy(batch), True)
             loss, _ = network.parse_losses(network(**data, mode='loss'))
         optimizer.zero_grad()

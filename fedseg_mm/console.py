@@ -35,15 +35,21 @@ def command() -> str | None:
     return None
 
 
-#: Actions of `silo` that keep other processes up, for weeks perhaps, or look after them.
-_WITHOUT_TORCH = ('provision', 'serve', 'start', 'status', 'stop')
+def called(tool: str) -> str:
+    """A tool such as ``fed_train`` in the words by which the user calls it, such as ``fedseg_mm train``."""
+    own = command()
+    return tool if own is None else f'{own} {tool.removeprefix("fed_")}'
+
+
+#: Actions of `silo` that keep other processes up, for weeks perhaps, or look after them: `train` without `--once` too.
+_WITHOUT_TORCH = ('provision', 'serve', 'start', 'train', 'status', 'stop')
 
 
 def needs_no_torch() -> bool:
     """Whether what the user has called neither trains nor evaluates in its own process."""
     words = getattr(sys, 'argv', None) or ['']
-    called = words[1:] if command() else ['silo', *words[1:]] if Path(words[0]).name == 'fed_silo.py' else []
-    return called[:1] == ['silo'] and called[1:2] != [] and called[1] in _WITHOUT_TORCH
+    words = words[1:] if command() else ['silo', *words[1:]] if Path(words[0]).name == 'fed_silo.py' else []
+    return words[:1] == ['silo'] and words[1:2] != [] and words[1] in _WITHOUT_TORCH and '--once' not in words
 
 
 def asks_for_help() -> bool:

@@ -1,6 +1,6 @@
 """The parts of a federation, put together."""
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +23,10 @@ from fedseg_mm.registry import (
     PARTITIONERS,
     UPDATE_PROCESSORS,
     build,
+    check_arguments,
     type_name,
 )
-from fedseg_mm.samplers import ClientSampler
+from fedseg_mm.samplers import ClientSampler, UniformSampler
 from fedseg_mm.structures import ClientUpdate, FederationInfo
 from fedseg_mm.validation import check_positive
 
@@ -42,6 +43,16 @@ def build_partitioner(partitioner: dict | str) -> Partitioner:
     if isinstance(partitioner, str):
         partitioner = dict(type='ManifestPartitioner', manifest=partitioner)
     return build(PARTITIONERS, partitioner, 'federated.partitioner')
+
+
+def build_federation(settings: Mapping) -> 'Federation':
+    """The federation of a config's ``federated``.
+
+    Raises:
+        FedSegError: A key or value cannot be used; names it.
+    """
+    check_arguments(Federation, dict(settings), 'federated')
+    return Federation(**settings)
 
 
 class Federation:
@@ -99,9 +110,6 @@ class Federation:
             check_positive('federated.local_epochs', local_epochs)
         with faults:
             check_positive('federated.min_clients', min_clients)
-            if isinstance(clients_per_round, int) and 0 < clients_per_round < min_clients:
-                raise FedSegError(f'federated.min_clients={min_clients} is more than the {clients_per_round} clients '
-                                  'of a round: lower it or raise federated.clients_per_round')
         with faults:
             check_positive('federated.max_failed_rounds', max_failed_rounds)
         with faults:
@@ -120,8 +128,9 @@ class Federation:
         with faults:
             self.backend: Backend = build(BACKENDS, backend or dict(type='LocalBackend'), 'federated.backend')
         faults.report()
-        self.make_aggregator().check_cohort(1 if self.algorithm.pools_clients else clients_per_round)
         self._check_parts()
+        if not self.sampler.takes_all:
+            self._check_size(self._clients_per_round)
         self.seed = 0
         self._resumed: dict | None = None
         #: Where noise is secret, who takes part is too: it is drawn anew in every process that trains.
@@ -154,6 +163,11 @@ class Federation:
         if algorithm.is_bound and self.hostile.attacks:
             raise FedSegError(f'{name} is a bound without a federation, in which no updates are sent: leave out '
                               'federated.attacks')
+        sparse = next((type(one).__name__ for one in self.processors.processors if one.is_sparse), None)
+        if sparse is not None and self.make_aggregator().drops_extremes:
+            raise FedSegError(f'federated.aggregator: {type_name(self._aggregator["type"])} leaves out the extremes of '
+                              f'each coordinate, which are nearly all that clients send with {sparse}: choose another '
+                              'aggregator or compression')
         if self.processors.privacy is not None:
             self.processors.privacy.check(self)
             if self.hostile.collude:
@@ -163,6 +177,21 @@ class Federation:
                 algorithm.update_weight(ClientUpdate(0, {}, images, 1, {})) != 1 for images in (1, 2)):
             raise FedSegError('federated.processors: noise protects a client only where every update counts alike, but '
                               f'{name} weighs them by their images: set federated.algorithm.weighting=equal')
+
+    @property
+    def _clients_per_round(self) -> int:
+        return 1 if self.algorithm.pools_clients else self.clients_per_round
+
+    def _check_size(self, size: int) -> None:
+        """Refuse rounds of too few clients.
+
+        Raises:
+            FedSegError: Says how many they must have.
+        """
+        if size < self.min_clients:
+            raise FedSegError(f'federated.min_clients={self.min_clients} is more than the {size} '
+                              f'client{"s" * (size != 1)} of a round: lower it or raise federated.clients_per_round')
+        self.make_aggregator().check_cohort(size)
 
     def make_aggregator(self) -> Aggregator:
         """A new aggregator as the config names it."""
@@ -231,8 +260,11 @@ class Federation:
         """
         self.summary = summary
         self.shards = self.algorithm.shards(summary.partition)
-        size = 1 if self.algorithm.pools_clients else self.clients_per_round
-        self.sampler.setup(self.shards, size)
+        if self.algorithm.pools_clients:  # there is one, and nothing to draw
+            self.sampler = UniformSampler()
+        self.sampler.setup(self.shards, self._clients_per_round)
+        if self.sampler.takes_all:
+            self._check_size(len(self.shards))
         self.hostile.setup([self.client_name(client) for client in range(len(self.shards))], len(summary.class_names),
                            self.seed)
 
@@ -246,8 +278,23 @@ class Federation:
         return self.shards[client].name or str(client)
 
     def cohort(self, round: int) -> list[int]:
-        """The clients of a round, in the order in which they train."""
-        return self.sampler.cohort(self.seed if self._cohort_seed is None else self._cohort_seed, round)
+        """The clients of a round, in the order in which they train.
+
+        Raises:
+            FedSegError: The sampler draws others than there are, or one twice.
+        """
+        drawn = self.sampler.cohort(self.seed if self._cohort_seed is None else self._cohort_seed, round)
+        cohort = [int(client) for client in drawn]  # a sampler may work with numpy's numbers
+        if len(set(cohort)) < len(cohort) or not set(cohort) <= set(range(len(self.shards))):
+            raise FedSegError(f'federated.sampler: {type(self.sampler).__name__} draws the clients {cohort} for round '
+                              f'{round + 1}, but they are numbered from 0 to {len(self.shards) - 1}, and none may take '
+                              'part twice')
+        return cohort
+
+    @property
+    def min_updates(self) -> int:
+        """Updates that a round needs, by the config and for the aggregator."""
+        return max(self.min_clients, self.algorithm.aggregator.min_updates)
 
     # --- checkpoints --------------------------------------------------------
     def state_dict(self) -> dict:

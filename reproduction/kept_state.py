@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from fedseg_mm.compat import load_weights_only
+from fedseg_mm.checkpoints import load_weights_only
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.files import atomic_write, write_json
 from fedseg_mm.resume import CLIENTS_FOLDER, clients_folder

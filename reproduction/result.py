@@ -4,7 +4,7 @@ from itertools import accumulate
 
 from mmseg.registry import DATASETS
 
-from fedseg_mm.compat import load_weights_only
+from fedseg_mm.checkpoints import load_weights_only
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.run_logs import RunLogs, last_checkpoint
 from reproduction.row_results import RowResults

@@ -16,9 +16,9 @@ import torch
 from mmseg.datasets import BaseSegDataset
 
 from fedseg_mm import FedSegError
+from fedseg_mm.checkpoints import load_weights_only
 from fedseg_mm.cli.prepare_camvid import read_label
 from fedseg_mm.cli.publish import plain_meta
-from fedseg_mm.compat import load_weights_only
 from fedseg_mm.config import load_config
 from fedseg_mm.config.look_at_folder import look_at_folder
 from fedseg_mm.datasets import scan_labels

@@ -14,9 +14,17 @@ class Aggregator(ABC):
     it. Floating point tensors are combined, integers keep the greatest value.
     """
 
+    #: Whether it leaves out the extremes of each coordinate, which are nearly all that sparse updates hold.
+    drops_extremes = False
+
     def __init__(self) -> None:
         #: Sum of the weights of the updates so far; where all count 1, their number.
         self.total = 0.0
+
+    @property
+    def min_updates(self) -> int:
+        """Updates that it needs; in a round with fewer, the global model stays as it is. Defaults to 1."""
+        return 1
 
     def check_cohort(self, size: int) -> None:  # noqa: B027  most have nothing to refuse
         """Refuse a round of too few updates; called before training starts.

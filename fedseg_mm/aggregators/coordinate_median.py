@@ -20,6 +20,8 @@ class CoordinateMedian(CohortAggregator):
     :class:`CohortAggregator`.
     """
 
+    drops_extremes = True
+
     def combine(self, updates: Tensor, shares: Tensor) -> Tensor:
         ordered = updates.sort(0).values
         middle = len(ordered) // 2

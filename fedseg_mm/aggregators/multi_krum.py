@@ -39,6 +39,10 @@ class MultiKrum(CohortAggregator):
         self.num_selected = num_selected if num_selected is None else check_integer(
             'federated.aggregator.num_selected', num_selected, 1)
 
+    @property
+    def min_updates(self) -> int:
+        return max(2 * self.num_malicious + 3, self.num_selected or 0)
+
     def check_cohort(self, size: int) -> None:
         needed = 2 * self.num_malicious + 3
         if size < needed:

@@ -34,6 +34,7 @@ class TrimmedMean(CohortAggregator):
     def __init__(self, trim: float = 0.1) -> None:
         super().__init__()
         self.trim = check_number('federated.aggregator.trim', trim, least=0, below=0.5)
+        self.drops_extremes = self.trim > 0
 
     def num_trimmed(self, num_updates: int) -> int:
         """How many values are dropped at either end: b."""

@@ -10,7 +10,10 @@ class FedBN(FedAvg):
     The global model that is saved and evaluated has the mean of the layers of
     the last cohort. Any other method does the same with
     ``batch_norm='local'``.
+
+    Args:
+        weighting (str): As in :class:`FedAvg`. Defaults to 'images'.
     """
 
-    def __init__(self) -> None:
-        super().__init__(batch_norm='local')
+    def __init__(self, weighting: str = 'images') -> None:
+        super().__init__('local', weighting)

@@ -10,7 +10,10 @@ class SiloBN(FedAvg):
     The global model that is saved and evaluated has the mean of the
     statistics of the last cohort. Any other method does the same with
     ``batch_norm='local_statistics'``.
+
+    Args:
+        weighting (str): As in :class:`FedAvg`. Defaults to 'images'.
     """
 
-    def __init__(self) -> None:
-        super().__init__(batch_norm='local_statistics')
+    def __init__(self, weighting: str = 'images') -> None:
+        super().__init__('local_statistics', weighting)

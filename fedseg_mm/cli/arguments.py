@@ -3,7 +3,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from fedseg_mm.cli.parser import ToolParser
+from fedseg_mm.cli.parser import AsCalledParser, ToolParser
 from fedseg_mm.console import CFG_OPTIONS_HELP
 from fedseg_mm.starter_models import MODELS
 
@@ -21,9 +21,14 @@ class CfgOptions(argparse.Action):
         setattr(namespace, self.dest, {**(getattr(namespace, self.dest, None) or {}), **options})
 
 
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """The argument that overrides settings."""
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
+
+
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """MMSegmentation's arguments that training and testing share."""
-    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
+    add_cfg_options(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                         help='launcher for several processes (default: none, one process)')
     # torch.distributed.launch passes it
@@ -193,7 +198,7 @@ def partition(argv: list[str] | None = None) -> argparse.Namespace:
                         help='also draw N images (default: 2) of each client with the labels that it is given')
     add_federated_argument(parser)
     add_data_argument(parser)
-    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
+    add_cfg_options(parser)
     return parser.parse_args(argv)
 
 
@@ -222,7 +227,7 @@ def gradients(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--clients', action='store_true', help='also print a line for every client')
     add_federated_argument(parser)
     add_data_argument(parser)
-    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
+    add_cfg_options(parser)
     args = parser.parse_args(argv)
     args.work_dir = None
     return args
@@ -270,7 +275,7 @@ def silo(argv: list[str] | None = None) -> argparse.Namespace:
     parser = ToolParser(
         'fed_silo', 'Train across sites whose images stay where they are, over NVFLARE.', SILO_EXAMPLES)
     actions = parser.add_subparsers(
-        dest='action', required=True, metavar='ACTION', parser_class=argparse.ArgumentParser)
+        dest='action', required=True, metavar='ACTION', parser_class=AsCalledParser)
     action = actions.add_parser('provision', help='make the certificates and startup kits of a federation')
     action.add_argument('folder', type=Path, help='where the kits go, e.g. federation')
     action.add_argument('--sites', nargs='+', required=True, metavar='NAME', help='names of the sites')
@@ -295,7 +300,7 @@ def silo(argv: list[str] | None = None) -> argparse.Namespace:
                         help='end where the process is killed, instead of going on from the last checkpoint')
     action.add_argument('--again', type=float, help=argparse.SUPPRESS)  # when the training began that was killed
     add_federated_argument(action)
-    add_common_arguments(action)
+    add_cfg_options(action)
     action.set_defaults(amp=False)
     action = actions.add_parser('status', help='who is connected, and what runs')
     action.add_argument('--kits', type=Path, required=True, metavar='FOLDER', help='what `provision` made')

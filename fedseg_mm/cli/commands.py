@@ -4,11 +4,13 @@ import sys
 from pathlib import Path
 
 from fedseg_mm.cli import arguments
-from fedseg_mm.console import COMMANDS, asks_for_help, command
+from fedseg_mm.console import COMMANDS, asks_for_help, called, command
 from fedseg_mm.version import __version__
 
-USAGE = 'usage: {own} COMMAND ARGUMENTS...\n\n' + '\n'.join(
-    f'  {name:16s}{what} ({tool})' for name, (tool, what) in COMMANDS.items()) + """
+USAGE = """\
+usage: {own} COMMAND ARGUMENTS...
+
+{commands}
 
 {own} COMMAND --help says more. Configs that the package ships are named like
 fedseg_mm::fedavg/upernet_streetscenes_noniid1_backce.py, those of MMSegmentation like
@@ -28,13 +30,16 @@ def run_command(name: str, argv: list[str] | None = None) -> None:
         module = importlib.import_module(f'fedseg_mm.cli.{name}')
     except ImportError as error:
         tool = Path(COMMANDS[name][0]).stem
-        sys.exit(f'{tool}: {error}; see README.md, or: pip install -e ".[lite]" -c requirements/tested.txt')
+        sys.exit(f'{called(tool)}: {error}; see README.md, or: pip install -e ".[lite]" -c requirements/tested.txt')
     module.main(argv)
 
 
 def main() -> None:
     """`fedseg_mm COMMAND`, also as `python -m fedseg_mm COMMAND`: the tools, where there may be no checkout."""
-    usage = USAGE.format(own=command() or 'fedseg_mm')
+    checkout = Path(__file__).parents[2]
+    usage = USAGE.format(own=command() or 'fedseg_mm', commands='\n'.join(
+        f'  {name:16s}{what}{f" ({tool})" if (checkout / tool).is_file() else ""}'
+        for name, (tool, what) in COMMANDS.items()))
     name = sys.argv[1] if len(sys.argv) > 1 else '--help'
     if name in ('-h', '--help'):
         print(usage)

@@ -18,7 +18,7 @@ from mmengine.dist import barrier
 from mmengine.registry import Registry
 
 from fedseg_mm.config import load_config
-from fedseg_mm.console import as_called
+from fedseg_mm.console import as_called, called
 from fedseg_mm.errors import FedSegError, reason
 
 
@@ -56,6 +56,7 @@ def _what_the_disk_said(error: OSError) -> str:
 @contextmanager
 def one_sentence_errors(tool: str) -> Iterator[None]:
     """Print what the user can fix, one sentence per fault, and exit with 1."""
+    tool = called(tool)
     try:
         yield
         sys.stdout.flush()

@@ -1,10 +1,17 @@
 """The tools' command lines, in the words by which the user calls them."""
 import argparse
 
-from fedseg_mm.console import as_called, command
+from fedseg_mm.console import as_called, called
 
 
-class ToolParser(argparse.ArgumentParser):
+class AsCalledParser(argparse.ArgumentParser):
+    """A parser whose help names tools and configs as the user has them."""
+
+    def format_help(self) -> str:
+        return as_called(super().format_help())
+
+
+class ToolParser(AsCalledParser):
     """A tool's parser, whose help keeps the line breaks of its examples.
 
     Args:
@@ -14,10 +21,5 @@ class ToolParser(argparse.ArgumentParser):
     """
 
     def __init__(self, prog: str, description: str, epilog: str) -> None:
-        if own := command():
-            prog = f'{own} {prog.removeprefix("fed_")}'
-        super().__init__(prog=prog, description=description, epilog=epilog,
+        super().__init__(prog=called(prog), description=description, epilog=epilog,
                          formatter_class=argparse.RawDescriptionHelpFormatter)
-
-    def format_help(self) -> str:
-        return as_called(super().format_help())

@@ -12,8 +12,8 @@ from fedseg_mm.cli.common import (
 from fedseg_mm.config import check_data_folders, federated_section, warn_of_workers
 from fedseg_mm.datasets import partition_dataset
 from fedseg_mm.datasets.partition_summary import number_range
-from fedseg_mm.engine.federated_loop import build_federation
 from fedseg_mm.errors import FedSegError
+from fedseg_mm.federation import build_federation
 from fedseg_mm.validation import check_positive
 from fedseg_mm.visualization import draw_client_views, draw_partition
 

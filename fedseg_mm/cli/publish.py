@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from fedseg_mm import __version__
+from fedseg_mm.checkpoints import load_weights_only, to_plain
 from fedseg_mm.cli import arguments
 from fedseg_mm.cli.common import one_sentence_errors, refuse_initial_model
-from fedseg_mm.compat import load_weights_only, to_plain
 from fedseg_mm.console import as_called
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.files import atomic_write

@@ -14,7 +14,7 @@ from pathlib import Path
 from prettytable import PrettyTable
 
 from fedseg_mm.cli import arguments
-from fedseg_mm.console import as_called
+from fedseg_mm.console import as_called, called, command
 from fedseg_mm.errors import FedSegError
 
 #: Locks of the process that runs a kit, and of the one that trains over all kits.
@@ -42,11 +42,11 @@ def _one_sentence_errors() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except FedSegError as error:
-        sys.exit('\n'.join(f'fed_silo: {sentence}' for sentence in str(error).splitlines()))
+        sys.exit('\n'.join(f'{called("fed_silo")}: {sentence}' for sentence in str(error).splitlines()))
     except OSError as error:
         if error.errno is None or error.filename is None:
             raise
-        sys.exit(f'fed_silo: {os.strerror(error.errno)} ({error.filename})')
+        sys.exit(f'{called("fed_silo")}: {os.strerror(error.errno)} ({error.filename})')
 
 
 def _provision(args: argparse.Namespace) -> None:
@@ -180,9 +180,9 @@ def keep_training(words: list[str]) -> int:
     before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         while not stopped:
-            own = [sys.executable, '-m', 'fedseg_mm', *words, '--once', *(['--again', str(begun)] if again else [])]
-            if words[:1] != ['silo']:
-                own.insert(3, 'silo')
+            # called as this one is, so that it names commands as the user knows them
+            program = ['-m', 'fedseg_mm'] if command() == 'python -m fedseg_mm' else sys.argv[:1]
+            own = [sys.executable, *program, *words, '--once', *(['--again', str(begun)] if again else [])]
             started = time.monotonic()
             child = subprocess.Popen(own, preexec_fn=end_with_parent)
             if stopped:  # while it was being started
@@ -191,8 +191,8 @@ def keep_training(words: list[str]) -> int:
             if code >= 0 or stopped:  # it may have been too young to end by itself
                 return code if code >= 0 else 128 - code
             again = True
-            print(f'fed_silo: the training was ended by {signal.Signals(-code).name}, and goes on from its last '
-                  'checkpoint.', file=sys.stderr, flush=True)
+            print(f'{called("fed_silo")}: the training was ended by {signal.Signals(-code).name}, and goes on from its '
+                  'last checkpoint.', file=sys.stderr, flush=True)
             pause = 1.0 if time.monotonic() - started > STEADY else min(2 * pause, 60.0)
             until = time.monotonic() + pause
             while time.monotonic() < until and not stopped:

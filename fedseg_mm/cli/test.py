@@ -26,14 +26,14 @@ from fedseg_mm.cli.common import (
     refuse_initial_model,
 )
 from fedseg_mm.config import check_data_folders, evaluator_dicts, federated_section
-from fedseg_mm.config.check import plain_datasets_of
+from fedseg_mm.config.sections import plain_datasets_of
 from fedseg_mm.datasets import PartitionSummary, partition_dataset
-from fedseg_mm.engine.federated_loop import build_federation
 from fedseg_mm.engine.hooks import PredictionSamplesHook, SegmentorWeightsHook
 from fedseg_mm.engine.tool_runner import ToolRunner
 from fedseg_mm.errors import FedSegError, shown
 from fedseg_mm.evaluation import ConfusionMatrix, keep_class_iou, write_matrix
 from fedseg_mm.evaluation.per_client import PerClientEvaluation, client_table, own_weights, write_figures
+from fedseg_mm.federation import build_federation
 from fedseg_mm.registry import constructor_parameters, registered
 from fedseg_mm.visualization import draw_confusion
 

@@ -17,7 +17,7 @@ from fedseg_mm.cli.common import (
 )
 from fedseg_mm.config import check_config, federate, warn_of_iterations, warn_of_workers, weight_sources
 from fedseg_mm.config.amp import settle_amp
-from fedseg_mm.config.check import LOADERS
+from fedseg_mm.config.sections import LOADERS
 from fedseg_mm.engine.stop_signals import terminated_as_stopped
 from fedseg_mm.engine.tool_runner import ToolRunner
 from fedseg_mm.errors import DownloadError, Faults, FedSegError

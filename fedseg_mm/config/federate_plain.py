@@ -17,34 +17,34 @@ OTHER_HEADS = ('STDCHead', 'PointHead')
 CROSS_ENTROPIES = ('CrossEntropyLoss', 'OhemCrossEntropy')
 
 
-def federate_plain(cfg: Config, federation: Config) -> None:
+def federate_plain(cfg: Config, federated: Config) -> None:
     """Have a plain config train in federated rounds, in place, and say what changed.
 
     Args:
         cfg (Config): A config that trains by iterations or epochs.
-        federation (Config): ``federated``, ``train_cfg`` with ``max_rounds``
+        federated (Config): ``federated``, ``train_cfg`` with ``max_rounds``
             and, if cross-entropy in the heads is to be replaced,
             ``head_loss``.
 
     Raises:
-        FedSegError: The federation lacks a section.
+        FedSegError: It lacks a section.
     """
     for key in ('federated', 'train_cfg'):
-        if key not in federation:
-            raise FedSegError(f'{federation.filename} has no `{key}`: take a file of configs/_base_/federated/ or '
+        if key not in federated:
+            raise FedSegError(f'{federated.filename} has no `{key}`: take a file of configs/_base_/federated/ or '
                               'write one like it')
-    federation = Config(dict(federation._cfg_dict), filename=federation.filename)
+    federated = Config(dict(federated._cfg_dict), filename=federated.filename)
     changes = []
-    head_loss = federation._cfg_dict.pop('head_loss', None)
+    head_loss = federated._cfg_dict.pop('head_loss', None)
     before = cfg.get('train_cfg') or {}
     length = before.get('max_iters') or before.get('max_epochs')
-    rounds = federation.train_cfg.get('max_rounds')
+    rounds = federated.train_cfg.get('max_rounds')
     if not isinstance(rounds, int) or rounds < 1:
-        raise FedSegError(f'{federation.filename}: train_cfg.max_rounds must be an integer of at least 1, but is '
+        raise FedSegError(f'{federated.filename}: train_cfg.max_rounds must be an integer of at least 1, but is '
                           f'{rounds!r}')
-    for key in federation._cfg_dict:
+    for key in federated._cfg_dict:
         cfg._cfg_dict.pop(key, None)
-    cfg.merge_from_dict(federation._cfg_dict.to_dict())
+    cfg.merge_from_dict(federated._cfg_dict.to_dict())
     imports = (cfg.get('custom_imports') or dict(imports=[]))['imports']
     imports = [imports] if isinstance(imports, str) else imports
     cfg.custom_imports = dict(imports=list(dict.fromkeys(['fedseg_mm', *imports])),

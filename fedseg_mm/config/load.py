@@ -93,11 +93,11 @@ def load_config(config: str, options: Mapping | None = None, federated: str | No
         _drop_own_scope(data_cfg._cfg_dict)
         replace_data(cfg, data_cfg)
     if federated:
-        federation = _read(federated)
+        federated_cfg = _read(federated)
         rounds = (options or {}).get(ROUNDS)
-        if isinstance(rounds, int) and rounds > 0 and 'train_cfg' in federation:
-            federation.train_cfg.max_rounds = rounds  # schedules and intervals are scaled to it
-        federate_plain(cfg, federation)
+        if isinstance(rounds, int) and rounds > 0 and 'train_cfg' in federated_cfg:
+            federated_cfg.train_cfg.max_rounds = rounds  # schedules and intervals are scaled to it
+        federate_plain(cfg, federated_cfg)
     for option in options or {}:
         key = option.split('.')[0]
         near = difflib.get_close_matches(key, cfg, n=1, cutoff=0.8)

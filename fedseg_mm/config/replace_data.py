@@ -5,7 +5,8 @@ import logging
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
-from fedseg_mm.config.check import class_names, plain_datasets_of
+from fedseg_mm.config.check_data import class_names
+from fedseg_mm.config.sections import plain_datasets_of
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.registry import type_name
 

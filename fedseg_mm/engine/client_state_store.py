@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedseg_mm.compat import check_unpacked_size
+from fedseg_mm.checkpoints import check_unpacked_size
 from fedseg_mm.errors import FedSegError
 from fedseg_mm.files import atomic_write
 

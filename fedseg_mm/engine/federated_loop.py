@@ -1,11 +1,10 @@
 """A training loop whose epochs are federated rounds."""
 import bisect
 import signal
-from collections.abc import Mapping
 
 import torch
 from mmengine.device import get_device
-from mmengine.dist import all_reduce, barrier, get_world_size, is_main_process
+from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import LOOPS
@@ -22,19 +21,10 @@ from fedseg_mm.engine.hooks import (
     WholeCheckpointHook,
 )
 from fedseg_mm.engine.round_log import RoundLog
+from fedseg_mm.engine.saved_rounds import SavedRounds
 from fedseg_mm.engine.stop_signals import Stopped, StopSignals
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.federation import Federation
-from fedseg_mm.registry import check_arguments
-from fedseg_mm.resume import (
-    CheckpointFile,
-    check_resumable,
-    checkpoint_paths,
-    differences,
-    latest_checkpoint,
-    named_checkpoint,
-    settings_of,
-)
+from fedseg_mm.federation import Federation, build_federation
 from fedseg_mm.structures import Broadcast, ClientFailure
 from fedseg_mm.validation import check_integer, check_positive
 
@@ -71,8 +61,8 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
     federation: Federation = None  # type: ignore[assignment]
     #: The round that is being trained, or was trained last.
     round_log: RoundLog
-    #: The checkpoint from which the run goes on.
-    resumed: CheckpointFile | None = None
+    #: What the run goes on from, and what can go on from it.
+    saved: SavedRounds
 
     def __init__(self, runner, dataloader: dict, max_rounds: int, val_begin: int = 1, val_interval: int = 1,
                  dynamic_intervals: list[tuple[int, int]] | None = None, federated: dict | None = None) -> None:
@@ -84,15 +74,14 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
             raise FedSegError(f'there are {len(listed)} FederatedHooks in the config: keep one')
         settings = federated or next(iter(listed), None)
         if settings is not None:
-            kept = settings_of(runner.cfg, settings)
-            self._find_checkpoint(runner, kept)
+            self.saved = SavedRounds(runner, settings)
             self.federation = build_federation(settings)
             model = runner.model.module if is_model_wrapper(runner.model) else runner.model
             self.federation.setup(runner, model, dataloader)
             self.stop = StopSignals(joint=get_world_size() > 1)  # the others would wait for one that has stopped
             runner._hooks = [WholeCheckpointHook.of(hook) if type(hook) is CheckpointHook else hook
                              for hook in runner.hooks]
-            runner.register_hook(FederatedCheckpointHook(self.federation, kept))
+            runner.register_hook(FederatedCheckpointHook(self.federation, self.saved.settings))
             runner.register_hook(RoundLogHook())
             runner.register_hook(RunSummaryHook())
             runner.register_hook(StopHook(self.stop))
@@ -115,18 +104,14 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
             with self.stop:
                 self._run_rounds()
         except Stopped as stopped:
-            raise Stopped(stopped.exit_code - 128, self._what_is_saved()) from None
+            raise Stopped(stopped.exit_code - 128, self.saved.sentence()) from None
         except KeyboardInterrupt:  # the second, or of a run of several processes
-            raise Stopped(signal.SIGINT, self._what_is_saved()) from None
+            raise Stopped(signal.SIGINT, self.saved.sentence()) from None
         return self.runner.model
 
     def _run_rounds(self) -> None:
         runner, federation = self.runner, self.federation
-        if self.resumed is None and (paths := checkpoint_paths(runner.cfg, runner.work_dir)):
-            runner.logger.warning(
-                f'{runner.work_dir} holds checkpoints of an earlier run, such as {paths[-1].name}: this run starts '
-                'with round 1 and replaces those of the same name; --resume would go on from the earlier run, until '
-                'this one has written a checkpoint.')
+        self.saved.warn_of_earlier_run()
         runner.call_hook('before_train')
         federation.start(runner, self._max_epochs)
         if self.started_at > 0 and self.evaluates(self.started_at):
@@ -142,7 +127,7 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
                     self._evaluate()
                 break
             if (number := self._asked_to_stop()) is not None:  # since the last client or evaluated image
-                self._save_finished_rounds()
+                self.saved.save()
                 raise Stopped(number)
             self.run_epoch()
             self._decide_current_val_interval()
@@ -150,47 +135,29 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
                     self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs):
                 self._evaluate()
         if self.stop_training:  # by a hook, after a round that no interval may name
-            self._save_finished_rounds()
+            self.saved.save()
         federation.backend.close()
         runner.call_hook('after_train')
 
     def run_epoch(self) -> None:
         """One round: broadcast, train the cohort, aggregate."""
         runner, federation, round = self.runner, self.federation, self._epoch
-        algorithm, backend = federation.algorithm, federation.backend
+        algorithm, privacy = federation.algorithm, federation.processors.privacy
         runner.call_hook('before_train_epoch')
         runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=None)
         algorithm.follow(federation.model)
         cohort = federation.cohort(round)
         broadcast = algorithm.broadcast(round, hyperparameters(runner.optim_wrapper))
         self.round_log = RoundLog(round, cohort, broadcast, federation.client_name, not algorithm.pools_clients,
-                                  len(federation.shards), federation.processors.privacy is not None)
+                                  len(federation.shards), privacy is not None)
         runner.call_hook('before_round', cohort=cohort, broadcast=broadcast)
         algorithm.begin_round(round)
-        try:
-            self._train_cohort(cohort, broadcast)
-        except (Exception, Stopped) as error:
-            self._save_finished_rounds(error)
-            self.stop.check()  # a signal to the whole process group has ended the loader's workers too
-            raise
-        if self.stop.joint and (number := self._asked_to_stop()) is not None:
-            self._save_finished_rounds(Stopped(number))
-            raise Stopped(number)
+        self._train_cohort(cohort, broadcast)
         algorithm.all_reduce()
         self.round_log.note_processors(algorithm.processors.metrics())
         self.round_log.all_reduce()
-        privacy = algorithm.processors.privacy
-        if len(self.round_log.used) >= federation.min_clients or privacy is not None:
-            algorithm.step(federation.model)
-            self.round_log.processors.update(algorithm.processors.metrics())  # what the server has done
-            if privacy is not None and self.round_log.clients and not self.round_log.used:
-                runner.logger.warning(f'Round {round + 1}: no update of the cohort was finite, so the global '
-                                      f'model has taken only noise; {algorithm.remedy}')
-            federation.failed_rounds = 0
-            self.round_log.privacy = None if privacy is None else privacy.spent
-            if algorithm.batch_norm.recalibrates:
-                backend.recalibrate(round, cohort)
-                algorithm.adopt(federation.model)
+        if len(self.round_log.used) >= federation.min_updates or privacy is not None:
+            self._step(cohort)
         elif cohort:
             self._keep_model(cohort)
         runner.call_hook('after_round')
@@ -200,6 +167,18 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
         self._epoch += 1
 
     def _train_cohort(self, cohort: list[int], broadcast: Broadcast) -> None:
+        """Take in the cohort's updates; what ends the training here leaves the finished rounds saved."""
+        try:
+            self._receive_updates(cohort, broadcast)
+        except (Exception, Stopped) as error:
+            self.saved.save(error)
+            self.stop.check()  # a signal to the whole process group has ended the loader's workers too
+            raise
+        if self.stop.joint and (number := self._asked_to_stop()) is not None:
+            self.saved.save(Stopped(number))
+            raise Stopped(number)
+
+    def _receive_updates(self, cohort: list[int], broadcast: Broadcast) -> None:
         federation = self.federation
         for update in federation.hostile.join(federation.backend.train(cohort, broadcast), cohort, broadcast,
                                               federation.algorithm):
@@ -212,6 +191,21 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
                 self.stop.check()
                 if self.stop.joint and self.stop.received is not None and not federation.hostile.collude:
                     break  # the others learn of it after their clients
+
+    def _step(self, cohort: list[int]) -> None:
+        """Make the new global model of the updates."""
+        federation, algorithm, log = self.federation, self.federation.algorithm, self.round_log
+        algorithm.step(federation.model)
+        log.processors.update(algorithm.processors.metrics())  # what the server has done
+        federation.failed_rounds = 0
+        if (privacy := algorithm.processors.privacy) is not None:
+            if log.clients and not log.used:
+                self.runner.logger.warning(f'Round {self._epoch + 1}: no update of the cohort was finite, so the '
+                                           f'global model has taken only noise; {algorithm.remedy}')
+            log.privacy = privacy.spent
+        if algorithm.batch_norm.recalibrates:
+            federation.backend.recalibrate(self._epoch, cohort)
+            algorithm.adopt(federation.model)
 
     def _asked_to_stop(self) -> int | None:
         """The signal that has asked this process, or any of a run of several, to stop."""
@@ -233,10 +227,14 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
         sent = f'{good or "no"} client{"" if good < 2 else "s"} of the cohort {names} sent a finite update'
         if federation.min_clients > 1:
             sent += f', and federated.min_clients is {federation.min_clients}'
+        if (aggregator := federation.algorithm.aggregator).min_updates > federation.min_clients:
+            sent += f', and {type(aggregator).__name__} needs {aggregator.min_updates}'
         if federation.failed_rounds >= federation.max_failed_rounds:
-            self._save_finished_rounds(FedSegError())
+            self.saved.save(FedSegError())
             times = f', {federation.failed_rounds} rounds in a row' if federation.failed_rounds > 1 else ''
-            raise FedSegError(f'round {round}: {sent}{times}; {federation.algorithm.remedy}; {self._what_is_saved()}')
+            remedy = federation.algorithm.remedy if good < len(cohort) else (
+                'raise federated.clients_per_round, or federated.max_failed_rounds')
+            raise FedSegError(f'round {round}: {sent}{times}; {remedy}; {self.saved.sentence()}')
         self.runner.logger.warning(f'Round {round}: {sent}: the global model stays as it was.')
         federation.algorithm.discard_round()
         load_weights(federation.model, federation.algorithm.weights)
@@ -252,7 +250,7 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
                 for hook in self.runner.hooks:
                     if isinstance(hook, EMAHook):  # gives the model its own weights back
                         hook.after_val_epoch(self.runner)
-            self._save_finished_rounds(error)
+            self.saved.save(error)
             raise
         finally:
             torch.backends.cudnn.benchmark = benchmark
@@ -265,93 +263,6 @@ class FederatedTrainLoop(EpochBasedTrainLoop):
         if self.dynamic_milestones is not None:
             interval = self.dynamic_intervals[bisect.bisect(self.dynamic_milestones, rounds + 1) - 1]
         return rounds % interval == 0 or rounds == self._max_epochs
-
-    # --- what is there to go on from ----------------------------------------
-    def _find_checkpoint(self, runner, settings: dict) -> None:
-        """Look at the checkpoint that is to be resumed, before anything is built or removed.
-
-        Raises:
-            FedSegError: The run cannot go on from it.
-        """
-        if not runner._resume:
-            return
-        if runner._load_from is None:
-            self.resumed = latest_checkpoint(runner.cfg, runner.work_dir)
-            runner._load_from = None if self.resumed is None else str(self.resumed.path)
-            runner._resume = self.resumed is not None
-        else:
-            self.resumed = named_checkpoint(runner._load_from)
-        if self.resumed is None:
-            return
-        runner.logger.info(f'The run goes on from {self.resumed.path} with round {self.resumed.rounds + 1}.')
-        check_resumable(self.resumed, settings)
-        for sentence in differences(self.resumed, settings):
-            runner.logger.warning(f'--resume: {sentence}.')
-        if self.resumed.seed is not None and self.resumed.seed != runner.seed:
-            # MMEngine would take it too, but after cohorts and methods have had the other one
-            runner._randomness_cfg.update(seed=self.resumed.seed)
-            runner.set_randomness(**runner._randomness_cfg)
-
-    @property
-    def _checkpoint_hook(self) -> WholeCheckpointHook | None:
-        return next((hook for hook in self.runner.hooks if isinstance(hook, WholeCheckpointHook)), None)
-
-    def _save_finished_rounds(self, error: BaseException | None = None) -> None:
-        """Write a checkpoint of the rounds that are finished, unless the last one on disk is.
-
-        Args:
-            error (BaseException, optional): What has ended the training, in a
-                round or after it. Defaults to None: it ends as it should.
-        """
-        hook, runner, federation = self._checkpoint_hook, self.runner, self.federation
-        if hook is None or self._epoch <= max(hook.saved, self.started_at):
-            return
-        try:
-            if error is not None:
-                if get_world_size() > 1 and not isinstance(error, Stopped):
-                    return  # the other processes are in the middle of something else
-                load_weights(federation.model, federation.algorithm.weights)
-                barrier()  # no process is still writing what a client keeps
-                if is_main_process():
-                    federation.backend.abandon_round(self._epoch)
-                barrier()
-            runner.logger.info(f'Saving checkpoint at {self._epoch} epochs')
-            try:
-                hook.save(runner, self._epoch)
-            finally:
-                barrier()  # whoever says what is saved finds it
-        except Exception as second:
-            if error is None:
-                raise
-            runner.logger.warning(f'No checkpoint of the earlier rounds could be written: {second}')
-
-    def _what_is_saved(self) -> str:
-        """What --resume will do, for whoever has to start again."""
-        hook = self._checkpoint_hook
-        try:
-            latest = latest_checkpoint(self.runner.cfg, self.runner.work_dir, quiet=True)
-        except FedSegError:
-            latest = None
-        if latest is not None and (hook is None or hook.saved):
-            return f'--resume goes on from {latest.path.name} with round {latest.rounds + 1}'
-        if self.resumed is not None:
-            given = '' if latest is not None and latest.path == self.resumed.path else f' {self.resumed.path}'
-            return (f'no checkpoint was written since --resume, and --resume{given} goes on from '
-                    f'{self.resumed.path.name} again')
-        if latest is not None:
-            return (f'no checkpoint of this run was written: start it again without --resume, which would go on from '
-                    f'{latest.path.name} of an earlier run')
-        return 'no checkpoint was written: start again without --resume'
-
-
-def build_federation(settings: Mapping) -> Federation:
-    """The federation of a config's ``federated``.
-
-    Raises:
-        FedSegError: A key or value cannot be used; names it.
-    """
-    check_arguments(Federation, dict(settings), 'federated')
-    return Federation(**settings)
 
 
 def hyperparameters(optim_wrapper) -> list[dict[str, float]]:

@@ -17,7 +17,15 @@ from fedseg_mm.datasets import ClientStream, Pass
 from fedseg_mm.datasets.client_sample import widen_labels
 from fedseg_mm.engine.client_state_store import ClientStateStore
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.models import BackCELoss, FrozenModel, MissingMaps, PixelFeatures, hide_unannotated_pixels
+from fedseg_mm.models import (
+    BackCELoss,
+    FrozenModel,
+    MissingMaps,
+    PixelFeatures,
+    accuracy_without_waiting,
+    flip_without_waiting,
+    hide_unannotated_pixels,
+)
 from fedseg_mm.processors import ProcessorContext
 from fedseg_mm.seeding import derive_seed
 from fedseg_mm.structures import Broadcast, ClientContext, ClientUpdate
@@ -69,6 +77,7 @@ class LocalTrainer:
         self.seed = seed
         self.hostile = hostile or HostileClients()
         stream.batch_sampler.seed = seed
+        flip_without_waiting(model.data_preprocessor)
         model.data_preprocessor.register_forward_hook(widen_labels)
         model.data_preprocessor._non_blocking = True  # images and labels that are pinned travel while the host goes on
         self.back_ce_losses = [module for module in model.modules() if isinstance(module, BackCELoss)]
@@ -292,6 +301,7 @@ class LocalTrainer:
     def method_in_step(self, context: ClientContext) -> Iterator[None]:
         """The client's and the method's part in every training step, as hooks of the stock step."""
         with ExitStack() as stack:
+            stack.enter_context(accuracy_without_waiting(self.model))
             stack.callback(hide_unannotated_pixels(self.model, self._untraced).remove)
             if (features := self._features) is not None:
                 stack.enter_context(features.caught())

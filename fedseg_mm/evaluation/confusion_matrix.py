@@ -52,6 +52,11 @@ class ConfusionMatrix(BaseMetric):
         return {}
 
 
+def shown_percent(value: float | None) -> str:
+    """A figure as tables show it; a dash where there is none."""
+    return '–' if value is None else f'{value:.2f}'
+
+
 def class_iou(matrix: np.ndarray) -> np.ndarray:
     """IoU of every class in percent, (C, ); NaN where it is neither shown nor predicted."""
     both, either = np.diag(matrix), matrix.sum(0) + matrix.sum(1) - np.diag(matrix)

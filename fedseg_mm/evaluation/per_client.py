@@ -18,7 +18,7 @@ from fedseg_mm.datasets.client_stream import mark_after_loading, part_of
 from fedseg_mm.datasets.label_scan import plain_datasets
 from fedseg_mm.engine.client_state_store import ClientStateStore
 from fedseg_mm.errors import FedSegError
-from fedseg_mm.evaluation.confusion_matrix import ConfusionMatrix, mean_iou, pixel_accuracy
+from fedseg_mm.evaluation.confusion_matrix import ConfusionMatrix, mean_iou, pixel_accuracy, shown_percent
 from fedseg_mm.files import write_json
 from fedseg_mm.resume import clients_folder, kept_rounds
 
@@ -189,11 +189,7 @@ class PerClientEvaluation:
 
 
 def _say(figures: dict[str, float | None]) -> str:
-    return f'mIoU {_percent(figures.get("mIoU"))}'
-
-
-def _percent(value: float | None) -> str:
-    return '–' if value is None else f'{value:.2f}'
+    return f'mIoU {shown_percent(figures.get("mIoU"))}'
 
 
 def own_weights(checkpoint: Path, state: dict, device: torch.device) -> Iterator[tuple[int, dict]]:
@@ -244,8 +240,8 @@ def client_table(figures: Sequence[ClientFigures]) -> str:
     for one in figures[:MOST_LINES]:
         classes = ', '.join(one.annotated[:4]) + (', …' if len(one.annotated) > 4 else '')
         table.add_row([one.client + (' *' if one.own_model else ''), one.images, classes,
-                       *(_percent(one.own_images.get(name)) for name in COLUMNS),
-                       *(_percent(one.test_images.get(name)) for name in COLUMNS)])
+                       *(shown_percent(one.own_images.get(name)) for name in COLUMNS),
+                       *(shown_percent(one.test_images.get(name)) for name in COLUMNS)])
     lines = [table.get_string()]
     if len(figures) > MOST_LINES:
         lines.append(f'The first {MOST_LINES} of {len(figures)} clients are shown; all are in the file.')

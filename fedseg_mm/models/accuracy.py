@@ -1,13 +1,12 @@
 """The heads' pixel accuracy, for which a GPU need not wait."""
-import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses.accuracy import accuracy as mmseg_accuracy
-from torch import Tensor
-
-#: Where MMSegmentation's heads look it up.
-MODULES = ('mmseg.models.losses', 'mmseg.models.decode_heads.decode_head', 'mmseg.models.decode_heads.pid_head',
-           'mmseg.models.decode_heads.ddr_head')
+from torch import Tensor, nn
 
 
 def accuracy(pred: Tensor, target: Tensor, topk: int | tuple[int, ...] = 1, thresh: float | None = None,
@@ -39,12 +38,20 @@ def accuracy(pred: Tensor, target: Tensor, topk: int | tuple[int, ...] = 1, thre
     return ((correct & counted).sum(dtype=torch.int64).float() + eps).mul(share)[None]
 
 
-def use_accuracy() -> None:
-    """Have MMSegmentation's heads use it."""
-    for name in MODULES:
-        module = importlib.import_module(name)
-        if getattr(module, 'accuracy', None) is mmseg_accuracy:
-            module.accuracy = accuracy  # type: ignore[attr-defined]
+@contextmanager
+def accuracy_without_waiting(model: nn.Module) -> Iterator[None]:
+    """Have the heads of a model use :func:`accuracy` while this is entered.
 
-
-use_accuracy()
+    They look it up in the module that they are defined in, where it is put
+    for so long.
+    """
+    names = {kind.__module__ for head in model.modules() if isinstance(head, BaseDecodeHead)
+             for kind in type(head).__mro__}
+    changed = [sys.modules[name] for name in names if getattr(sys.modules[name], 'accuracy', None) is mmseg_accuracy]
+    for module in changed:
+        module.accuracy = accuracy  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for module in changed:
+            module.accuracy = mmseg_accuracy  # type: ignore[attr-defined]

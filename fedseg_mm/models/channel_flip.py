@@ -1,21 +1,30 @@
 """The data preprocessor's change from BGR to RGB, for which a GPU need not wait."""
+from types import MethodType
+
 from mmseg.models.data_preprocessor import SegDataPreProcessor
+from torch import nn
 
-_forward = SegDataPreProcessor.forward
+
+def flip_without_waiting(preprocessor: nn.Module) -> None:
+    """Have a model's data preprocessor flip the channels where they are.
+
+    MMSegmentation's picks them by a list: a copy to the device for every
+    image, each of them waited for. The result is the same. A preprocessor with
+    a ``forward`` of its own is left alone.
+    """
+    if isinstance(preprocessor, SegDataPreProcessor) and type(preprocessor).forward is SegDataPreProcessor.forward:
+        preprocessor.forward = MethodType(_forward, preprocessor)
 
 
-def forward(self: SegDataPreProcessor, data: dict, training: bool = False) -> dict:
-    """MMSegmentation's, which picks the channels by a list: a copy to the device for every image, each waited for."""
-    if not self.channel_conversion:
-        return _forward(self, data, training)
-    data = self.cast_data(data)  # a dict of its own
+def _forward(preprocessor: SegDataPreProcessor, data: dict, training: bool = False) -> dict:
+    stock = SegDataPreProcessor.forward
+    if not preprocessor.channel_conversion:
+        return stock(preprocessor, data, training)
+    data = preprocessor.cast_data(data)  # a dict of its own
     if data['inputs'][0].size(0) == 3:
         data['inputs'] = [image.flip(0) for image in data['inputs']]
-    self.channel_conversion = False
+    preprocessor.channel_conversion = False
     try:
-        return _forward(self, data, training)
+        return stock(preprocessor, data, training)
     finally:
-        self.channel_conversion = True
-
-
-SegDataPreProcessor.forward = forward
+        preprocessor.channel_conversion = True

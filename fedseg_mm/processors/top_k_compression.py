@@ -32,6 +32,10 @@ class TopKCompression(Compression):
     (int32): 8 bytes per entry instead of float32's 4, so that a ratio of 0.01
     costs 2 % of the bytes, and one above 0.5 more than it saves.
 
+    With a ratio below 0.5, most clients send nothing for a coordinate:
+    :class:`CoordinateMedian` would then change nothing, and is refused, as is
+    :class:`TrimmedMean`.
+
     Args:
         ratio (float): Share of the entries to send, above 0 and at most 1.
         error_feedback (bool): Keep the memory :math:`m`; False drops what is
@@ -47,6 +51,7 @@ class TopKCompression(Compression):
         if not isinstance(error_feedback, bool):
             raise FedSegError(f'{self._key("error_feedback")} must be True or False, but is {error_feedback!r}')
         self.error_feedback = error_feedback
+        self.is_sparse = self.ratio < 0.5
 
     def encode(self, name: str, tensor: Tensor, context: ProcessorContext,
                generator: torch.Generator) -> dict[str, Tensor]:

@@ -47,6 +47,8 @@ class UpdateProcessor:
     encodes = False
     #: Whether the processor is correct only if all updates have weight 1 in the mean.
     needs_equal_weights = False
+    #: Whether less than half of an update's entries are sent, the others being zero.
+    is_sparse = False
 
     def __init__(self) -> None:
         #: Seed of the run, for randomness at the server.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from fedseg_mm.evaluation.confusion_matrix import shown_percent
 from fedseg_mm.files import atomic_write
 from fedseg_mm.report.pictures import (
     draw_classes,
@@ -70,15 +71,11 @@ def _line(run: RunRecord) -> dict[str, str]:
     return dict(
         name=run.name, method=run.method,
         best=f'{best[0]:.2f} (round {best[1]})' if best else NONE,
-        last=_percent(run.last()), annotated=_percent(run.last('mIoU_annotated')),
+        last=shown_percent(run.last()), annotated=shown_percent(run.last('mIoU_annotated')),
         published=published_beside(run.settings) or NONE,
-        mean=_percent(run.mean_of_last()), accuracy=_percent(run.last('aAcc')),
+        mean=shown_percent(run.mean_of_last()), accuracy=shown_percent(run.last('aAcc')),
         rounds=f'{max(run.rounds)} of {run.planned_rounds}' if run.planned_rounds else str(max(run.rounds)),
         time=str(datetime.timedelta(seconds=round(run.seconds))), bytes=f'{run.bytes / 1e6:,.1f} MB')
-
-
-def _percent(value: float | None) -> str:
-    return NONE if value is None else f'{value:.2f}'
 
 
 def _confusion(run: RunRecord, path: Path) -> str | None:
@@ -100,9 +97,9 @@ def _per_client(run: RunRecord) -> dict | None:
         return None
     kinds = ('own_images', 'test_images')
     lines = [dict(name=client['client'], own_model=client['own_model'], annotated=', '.join(client['annotated']),
-                  figures=[_percent(client[kind].get(name)) for kind in kinds for name, _ in PER_CLIENT])
+                  figures=[shown_percent(client[kind].get(name)) for kind in kinds for name, _ in PER_CLIENT])
              for client in found['clients']]
-    spread = [(word, [_percent(found['spread'][kind].get(name, {}).get(key)) for kind in kinds
+    spread = [(word, [shown_percent(found['spread'][kind].get(name, {}).get(key)) for kind in kinds
                       for name, _ in PER_CLIENT])
               for key, word in (('mean', 'mean'), ('std', 'standard deviation'), ('min', 'worst'), ('max', 'best'))]
     return dict(heads=[word for _ in kinds for _, word in PER_CLIENT], lines=lines, spread=spread,

@@ -10,6 +10,8 @@ from fedseg_mm.samplers.client_sampler import ClientSampler
 class AllClientsSampler(ClientSampler):
     """Every client in every round, in the order of the partition; ``clients_per_round`` has no effect."""
 
+    takes_all = True
+
     def setup(self, shards: Sequence[ClientShard], clients_per_round: int) -> None:
         super().setup(shards, len(shards))
 

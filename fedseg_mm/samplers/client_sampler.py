@@ -14,6 +14,9 @@ class ClientSampler(ABC):
     the same.
     """
 
+    #: Whether every client takes part in every round, whatever ``clients_per_round`` is.
+    takes_all = False
+
     def setup(self, shards: Sequence[ClientShard], clients_per_round: int) -> None:
         """Take note of the federation.
 

@@ -70,6 +70,13 @@ def sections_for_sites(cfg, settings: Mapping, classes: tuple[str, ...], seed: i
                    if key in ('local_epochs', 'algorithm', 'processors', 'sampler', 'clients_per_round')}))
 
 
+def hooks_of_others(cfg) -> list[str]:
+    """Names of the hooks in ``custom_hooks`` that are neither OpenMMLab's nor ours, and may mean to change training."""
+    kinds = (registered(mmengine.registry.HOOKS, hook.get('type')) for hook in cfg.get('custom_hooks') or [])
+    return [type_name(kind) for kind in kinds if kind is not None
+            and kind.__module__.partition('.')[0] not in ('fedseg_mm', 'mmengine', 'mmseg')]
+
+
 def plain_dataset(dataset: Mapping) -> Mapping:
     """The data set within those that repeat or join others.
 

@@ -146,6 +146,7 @@ class SiteTrainer:
         self.federation.algorithm.start(self.model)
         check_features_once(self.model)
         self.store = ClientStateStore(work_dir / 'clients')
+        self._bring(message.get('before'))
         backend: LocalBackend = self.federation.backend  # type: ignore[assignment]
         self.trainer = LocalTrainer(self.model, runner.build_optim_wrapper(cfg.optim_wrapper), backend.stream,
                                     self.federation.algorithm, self.store, runner.seed)
@@ -153,6 +154,23 @@ class SiteTrainer:
         self._val = None if self.config.val is None else DATASETS.build(
             self.config.dataset('val', classes, received['val_pipeline']))
         return self._describe(classes)
+
+    def _bring(self, before: dict | None) -> None:
+        """Have what the client kept in the run that this one goes on from, unless it is here: that run may go on too.
+
+        Raises:
+            FedSegError: It is not kept, or what the server asks for is no run.
+        """
+        if before is None or self.client in self.store.latest():
+            return
+        run, state = before.get('run'), before.get('state')
+        if not isinstance(run, str) or not _RUN.fullmatch(run) or not isinstance(state, int):
+            raise FedSegError(f'the server goes on from the run {run!r:.80}, which is no name of a folder here')
+        other = ClientStateStore(self.folder / run / 'clients')
+        if not other.has(self.client, state):
+            raise FedSegError(f'{self.name} does not keep the state of round {state} in {other.folder}: bring back '
+                              'the folder, or start the run anew')
+        self.store.take(other, {self.client: state})
 
     def _describe(self, classes: tuple[str, ...]) -> dict:
         summary = self.federation.summary

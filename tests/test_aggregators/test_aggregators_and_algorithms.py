@@ -3,7 +3,8 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from fedseg_mm.registry import AGGREGATORS, ALGORITHMS
+from fedseg_mm import FedSegError
+from fedseg_mm.registry import AGGREGATORS
 from tests.conftest import assert_same_bits, run_processes, run_tool, tiny_config, weights_of, write_config
 from tests.test_cli.test_train_errors import refuse_quickly
 from tests.test_engine.test_federated_loop import model_weights, train
@@ -84,33 +85,13 @@ def test_fedavg_takes_what_the_aggregator_makes(tiny_data, tmp_path, aggregator)
 
 @pytest.mark.parametrize('aggregator, algorithm', [
     (dict(type='CoordinateMedian'), dict(type='SCAFFOLD')),
-    (dict(type='Krum', num_malicious=1), dict(type='SCAFFOLD', server_lr=0.5)),
-    (dict(type='TrimmedMean', trim=0.2), dict(type='FedDyn', alpha=0.1)),
-    (dict(type='NormClippedMean', max_norm=0.02), dict(type='FedAdam')),
-    (dict(type='MultiKrum', num_malicious=1), dict(type='FedSeg', start_round=0)),
-    (dict(type='GeometricMedian'), dict(type='FedAvg', batch_norm='local'))])
-def test_algorithms_run_with_any_aggregator(tiny_data, tmp_path, aggregator, algorithm):
-    runner, recorder = run(tiny_data, tmp_path, aggregator, algorithm)
-    weights = model_weights(runner)
-    assert all(weights[name].isfinite().all() for name in weights)
-    assert not torch.equal(weights[CLASSIFIER], recorder.given[CLASSIFIER])
-    state = torch.load(tmp_path / 'round_2.pth', weights_only=True)
-    assert_same_bits({name: state['state_dict'][name] for name in weights}, weights)
-    if algorithm['type'] == 'SCAFFOLD':
-        change, control = algorithm_of(runner).change, algorithm_of(runner).control
-        assert type(change).__name__ == aggregator['type'] and change is not algorithm_of(runner).aggregator
-        assert all(tensor.isfinite().all() for tensor in control.values()) and control[CLASSIFIER].any()
-
-
-def test_the_tables_name_every_aggregator():
-    """An aggregator that joins the package joins the tests above."""
-    tables = [test_fedavg_takes_what_the_aggregator_makes, test_algorithms_run_with_any_aggregator]
-    tested = [[entry[0] if isinstance(entry, tuple) else entry for entry in mark.args[1]]
-              for test in tables for mark in test.pytestmark]
-    own = {name for name, kind in AGGREGATORS.module_dict.items() if kind.__module__.startswith('fedseg_mm.')}
-    for entries in tested:
-        assert {entry['type'] for entry in entries} == own - {'WeightedMean'}
-    assert {'FedAvg', 'SCAFFOLD', 'FedDyn', 'FedAdam', 'FedSeg'} <= ALGORITHMS.module_dict.keys()
+    (dict(type='Krum', num_malicious=1), dict(type='SCAFFOLD', server_lr=0.5))])
+def test_a_second_quantity_has_an_aggregator_of_its_own(tiny_data, tmp_path, aggregator, algorithm):
+    runner, _ = run(tiny_data, tmp_path, aggregator, algorithm)
+    assert_same_bits(weights_of(tmp_path / 'round_2.pth'), model_weights(runner))
+    change, control = algorithm_of(runner).change, algorithm_of(runner).control
+    assert type(change).__name__ == aggregator['type'] and change is not algorithm_of(runner).aggregator
+    assert all(tensor.isfinite().all() for tensor in control.values()) and control[CLASSIFIER].any()
 
 
 @pytest.mark.parametrize('aggregator, sentence', [
@@ -124,6 +105,19 @@ def test_the_tables_name_every_aggregator():
     (dict(type='CoordinateMedian', trim=0.1), 'unknown key `trim` in federated.aggregator')])
 def test_mistakes_are_one_sentence_before_training(tiny_data, tmp_path, capsys, aggregator, sentence):
     assert sentence in refuse_quickly(capsys, write_config(tiny_data, tmp_path, **{'federated.aggregator': aggregator}))
+
+
+def test_a_round_with_fewer_updates_than_it_needs_leaves_the_model_as_it_was(tiny_data, tmp_path):
+    changes = {'federated.aggregator': dict(type='Krum', num_malicious=1), 'federated.clients_per_round': 5,
+               'federated.sampler': dict(type='PoissonSampler', probability=0.55), 'federated.local_epochs': 1,
+               'train_cfg.max_rounds': 4, 'train_cfg.val_interval': 9}
+    runner = train(tiny_config(tiny_data, tmp_path, **changes, **{'federated.max_failed_rounds': 4}))
+    sizes = [len(runner.train_loop.federation.cohort(round)) for round in range(4)]
+    weights = [weights_of(tmp_path / f'round_{rounds}.pth')[CLASSIFIER] for rounds in (1, 2, 3, 4)]
+    stayed = [torch.equal(*pair) for pair in zip(weights, weights[1:])]
+    assert stayed == [size < 5 for size in sizes[1:]] and set(stayed) == {True, False}, sizes
+    with pytest.raises(FedSegError, match='Krum needs 5; raise federated.clients_per_round, or .*; --resume goes on'):
+        train(tiny_config(tiny_data, tmp_path / 'other', **changes))
 
 
 def test_two_processes_equal_one_bit_for_bit(tiny_data, tmp_path):

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from fedseg_mm import FedSegError
 from fedseg_mm.cli.train import main
 from tests.conftest import assert_same_bits, run_tool, tiny_config, write_config
-from tests.test_compat import RunsCode, touch
+from tests.test_checkpoints import RunsCode, touch
 from tests.test_engine.test_federated_loop import train
 
 #: As MMSegmentation's model zoo names its files.
@@ -169,7 +169,7 @@ def test_a_file_that_carries_code_is_refused(zoo, tiny_data, tmp_path, key):
     checkpoint = torch.load(zoo, weights_only=False)
     torch.save({**checkpoint, 'extra': RunsCode(touch, str(mark))}, path)
     value = str(path) if key == 'load_from' else dict(type='Pretrained', checkpoint=str(path))
-    with pytest.raises(FedSegError, match='attack.pth is refused: it asks for `tests.test_compat.touch`'):
+    with pytest.raises(FedSegError, match='attack.pth is refused: it asks for `tests.test_checkpoints.touch`'):
         train(tiny_config(tiny_data, tmp_path / 'run', **{key: value}))
     assert not mark.exists()
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fedseg_mm.cli import arguments
+from fedseg_mm.cli import arguments, commands
+from fedseg_mm.cli import train as cli_train
+from fedseg_mm.cli.silo import ACTIONS
 from fedseg_mm.console import COMMANDS, as_called
 from reproduction import cli as reproduce
 from tests.conftest import ROOT
@@ -46,13 +48,27 @@ def test_without_a_checkout_they_are_commands(own, checkout, expected):
     assert as_called(checkout) == expected.replace('OWN', own)
 
 
-@pytest.mark.parametrize('name', COMMANDS)
-def test_help_without_a_checkout_names_no_file_of_it(own, capsys, name):
+@pytest.mark.parametrize('words', [*COMMANDS, *(f'silo {action}' for action in ACTIONS)])
+def test_help_without_a_checkout_names_no_file_of_it(own, capsys, words):
+    name, *action = words.split()
     with pytest.raises(SystemExit) as exit:
-        getattr(arguments, name)(['--help'])
+        getattr(arguments, name)([*action, '--help'])
     text = capsys.readouterr().out
-    assert exit.value.code == 0 and text.startswith(f'usage: {own} {name} [')
+    assert exit.value.code == 0 and text.startswith(f'usage: {own} {words} [')
     assert 'tools/' not in text.replace('own tools/test.py', '') and 'configs/' not in text
+
+
+def test_without_a_checkout_nothing_names_its_tools(own, capsys, monkeypatch, tmp_path):
+    """Neither the list of commands nor what introduces an error."""
+    monkeypatch.setattr(sys, 'argv', [sys.argv[0]])
+    commands.main()
+    assert 'train a segmentor with federated learning (tools/fed_train.py)\n' in capsys.readouterr().out
+    monkeypatch.setattr(commands, '__file__', str(tmp_path / 'fedseg_mm' / 'cli' / 'commands.py'))
+    commands.main()
+    text = capsys.readouterr().out
+    assert text.startswith(f'usage: {own} COMMAND') and 'train a segmentor' in text and 'tools/' not in text
+    with pytest.raises(SystemExit, match=f'^{own} train: there is no config file nothing.py$'):
+        cli_train.main(['nothing.py'])
 
 
 @pytest.mark.parametrize('parse', [getattr(arguments, name) for name in COMMANDS] + [reproduce.parse_args],
@@ -98,6 +114,13 @@ def test_help_of_the_package_waits_for_no_import(called, words):
     first = '-m' if called == 'module' else '/usr/bin/fedseg_mm'
     text, heavy = imported(run, [first, *words], ['python', '-m', 'fedseg_mm', *words])
     assert text and not heavy
+
+
+@pytest.mark.parametrize('words, heavy', [(['train', 'config.py', '--kits', 'kits'], False), (['start', 'kit'], False),
+                                          (['train', 'config.py', '--kits', 'kits', '--once'], True)])
+def test_what_only_watches_other_processes_needs_no_torch(words, heavy):
+    words = ['tools/fed_silo.py', *words]
+    assert ('torch' in imported('import fedseg_mm', words, ['python', *words])[1]) == heavy
 
 
 def test_whoever_else_is_asked_for_help_gets_the_package(tmp_path):

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from fedseg_mm import FedSegError
 from fedseg_mm.cli.train import main
 from fedseg_mm.config import check_config, find_config
-from fedseg_mm.config.check import DATA_VARIABLES
+from fedseg_mm.config.check_data import DATA_VARIABLES
 from fedseg_mm.engine import FederatedTrainLoop
 from tests.conftest import CLASSES, ROOT, tiny_config, write_config
 

@@ -1,9 +1,10 @@
 import pytest
 import torch
-from mmseg.models.decode_heads import DDRHead, PIDHead, decode_head
+from mmseg.models.decode_heads import DDRHead, FCNHead, PIDHead, ddr_head, decode_head, pid_head
 from mmseg.models.losses.accuracy import accuracy as mmseg_accuracy
+from torch import nn
 
-from fedseg_mm.models.accuracy import accuracy
+from fedseg_mm.models.accuracy import accuracy, accuracy_without_waiting
 
 
 @pytest.mark.parametrize('ignore_index', [None, 255])
@@ -36,7 +37,11 @@ def test_what_no_head_asks_for_is_left_to_mmseg():
     assert accuracy(scores[:0], labels[:0]).item() == 0
 
 
-def test_it_is_that_of_all_heads():
-    assert decode_head.accuracy is accuracy
-    for head in (PIDHead, DDRHead):
-        assert head.loss_by_feat.__globals__['accuracy'] is accuracy
+@pytest.mark.parametrize('head, module', [(PIDHead, pid_head), (DDRHead, ddr_head), (FCNHead, decode_head)])
+def test_heads_use_it_while_it_is_entered(head, module):
+    model = nn.ModuleList([head.__new__(head)])
+    nn.Module.__init__(model[0])
+    for _ in range(2):
+        with accuracy_without_waiting(model), accuracy_without_waiting(model):
+            assert module.accuracy is accuracy
+        assert module.accuracy is decode_head.accuracy is mmseg_accuracy

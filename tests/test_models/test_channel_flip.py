@@ -1,10 +1,12 @@
+import copy
+
 import pytest
 import torch
 from mmengine.structures import PixelData
 from mmseg.models.data_preprocessor import SegDataPreProcessor
 from mmseg.structures import SegDataSample
 
-from fedseg_mm.models.channel_flip import _forward
+from fedseg_mm.models import flip_without_waiting
 
 
 @pytest.mark.parametrize('training', [True, False])
@@ -18,16 +20,19 @@ def test_is_mmsegs_bit_for_bit(images, training, options):
                                        size=(8, 8), **options)
     before = [image.clone() for image in images]
     labels = [SegDataSample(gt_sem_seg=PixelData(data=torch.zeros(1, 6, 8))) for _ in images]
-    results = [function(preprocessor, dict(inputs=images, data_samples=labels), training)['inputs']
-               for function in (SegDataPreProcessor.forward, _forward)]
-    assert SegDataPreProcessor.forward is not _forward
-    assert all(map(torch.equal, *results)) and len(results[0]) == len(images)
-    assert preprocessor.channel_conversion == bool(options)
+    stock = preprocessor(dict(inputs=images, data_samples=labels), training)['inputs']
+    flip_without_waiting(preprocessor)
+    assert 'forward' in vars(preprocessor) and 'forward' not in vars(SegDataPreProcessor())
+    for one in (preprocessor, copy.deepcopy(preprocessor)):
+        found = one(dict(inputs=images, data_samples=labels), training)['inputs']
+        assert all(map(torch.equal, found, stock)) and len(found) == len(images)
+        assert one.channel_conversion == bool(options)
     assert all(map(torch.equal, images, before))
 
 
 def test_a_fault_leaves_the_preprocessor_as_it_was():
     preprocessor = SegDataPreProcessor(bgr_to_rgb=True)
+    flip_without_waiting(preprocessor)
     with pytest.raises(AssertionError):  # no labels
         preprocessor(dict(inputs=[torch.zeros(3, 4, 4)]), True)
     assert preprocessor.channel_conversion

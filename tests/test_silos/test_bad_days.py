@@ -2,9 +2,13 @@
 import errno
 import random
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
 
 import fedseg_mm.silos.site_trainer as site_trainer
 from fedseg_mm.errors import FedSegError
@@ -116,6 +120,41 @@ def test_a_run_that_was_interrupted_goes_on_with_what_sites_keep(run, data, kits
     train(cfg)
     assert 'north keeps the state of round None, but the server goes on from round 3' in reasons(
         tmp_path / 'resumed')[4]
+
+
+def test_runs_that_go_on_from_one_checkpoint_share_nothing_that_sites_keep(run, kits, data, tmp_path, monkeypatch):
+    """In a copy of its work dir, in another one, and in its own from an earlier round."""
+    changes = {**SCAFFOLD, 'train_cfg.val_interval': 9, 'federated.local_epochs': 1}
+    first, copy = tmp_path / 'first', tmp_path / 'copy'
+    run('first', DirectJob(kits), **{**changes, 'train_cfg.max_rounds': 2})
+    shutil.copytree(first, copy)
+
+    def go_on(work_dir, checkpoint, name='round', **other):
+        cfg = across_sites(data, kits, work_dir, monkeypatch, DirectJob(kits), **{**changes, **other})
+        cfg.resume, cfg.load_from = True, str(checkpoint)
+        cfg.default_hooks.checkpoint.filename_tmpl = f'{name}_{{}}.pth'
+        train(cfg)
+
+    go_on(copy, copy / 'round_2.pth')
+    for work_dir in (tmp_path / 'second', first):
+        go_on(work_dir, first / 'round_1.pth', 'other', **{'train_cfg.max_rounds': 2, 'federated.local_epochs': 2})
+    go_on(first, first / 'round_2.pth')
+    assert_same_bits(weights_of(copy / 'round_3.pth'), weights_of(first / 'round_3.pth'))
+    names = [torch.load(file, weights_only=True)['federated']['silos']['run'] for file in (
+        first / 'round_2.pth', copy / 'round_3.pth', tmp_path / 'second' / 'other_2.pth', first / 'other_2.pth')]
+    assert len(set(names)) == 4
+
+
+@HOOKS.register_module()
+class FreezesBackbone(Hook):
+    """A hook that is neither OpenMMLab's nor ours."""
+
+
+def test_hooks_that_sites_do_not_follow_are_named(run, tmp_path):
+    run(**{'train_cfg.max_rounds': 1, 'custom_hooks': [dict(type='ChannelsLastHook'), dict(type='FreezesBackbone'),
+                                                       dict(type='EMAHook')]})
+    log = next((tmp_path / 'work').glob('*/*.log')).read_text()
+    assert 'custom_hooks: FreezesBackbone runs at the server alone, and sites train without it.' in log
 
 
 def test_a_damaged_image_is_named_and_costs_its_sites_update(data, tmp_path, monkeypatch):

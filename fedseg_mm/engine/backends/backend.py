@@ -25,7 +25,7 @@ class Backend(ABC):
 
     @abstractmethod
     def setup(self, runner, dataloader: dict, federation: 'Federation') -> None:
-        """Get ready to be asked what clients there are.
+        """Find out what the clients have, and tell it to ``federation.take_clients``.
 
         Args:
             runner (Runner): MMEngine's runner.

@@ -155,7 +155,7 @@ class LocalBackend(Backend):
         Raises:
             FedSegError: What the clients had kept is not there any more.
         """
-        work_dir, resumed = Path(self.runner.work_dir), self.runner.train_loop.resumed
+        work_dir, resumed = Path(self.runner.work_dir), self.runner.train_loop.saved.resumed
         own = resumed is None or resumed.path.parent.resolve() == checkpoint_folder(
             self.runner.cfg, self.runner.work_dir).resolve()
         name = 'clients' if resumed is None else resumed.folder

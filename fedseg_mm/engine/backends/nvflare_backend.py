@@ -1,5 +1,6 @@
 """Clients are sites of their own, each with its images, and NVFLARE carries the messages."""
 import atexit
+import hashlib
 import json
 import secrets
 import shutil
@@ -17,15 +18,15 @@ from mmengine.dist import get_world_size
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fedseg_mm.compat import load_weights_only
+from fedseg_mm.checkpoints import load_weights_only
 from fedseg_mm.datasets import ClientShard, Partition, Partitioner, PartitionSummary
 from fedseg_mm.engine.backends.backend import Backend
 from fedseg_mm.errors import Faults, FedSegError
 from fedseg_mm.registry import BACKENDS, PARTITIONERS
-from fedseg_mm.resume import written_last
+from fedseg_mm.resume import checkpoints_of, written_last
 from fedseg_mm.silos.answers import confusion_matrix, description, said, usable_update
 from fedseg_mm.silos.kits import sites_of
-from fedseg_mm.silos.run_config import class_names, sections_for_sites
+from fedseg_mm.silos.run_config import class_names, hooks_of_others, sections_for_sites
 from fedseg_mm.silos.site_link import Output, SiteLink
 from fedseg_mm.structures import Broadcast, ClientFailure, ClientUpdate
 from fedseg_mm.structures.messages import layout_of, pack_tensors
@@ -120,16 +121,20 @@ class NVFlareBackend(Backend):
         atexit.register(self.job.close)  # however the training ends
         self.job.start()
         try:
-            self.run, known = self._run_and_sites()
+            self.run, before, known = self._run_and_sites()
             self._away = self._wait_for_sites(known)
             config = sections_for_sites(runner.cfg, runner.cfg.federated, classes, runner.seed)
-            told = self._set_up(config, classes, known)
+            told = self._set_up(config, classes, before, known)
             summary = self._summary(classes, told)
             federation.take_clients(summary)
         except BaseException:
             self.job.close()
             raise
         self.told = told
+        if hooks := hooks_of_others(runner.cfg):
+            verb, pronoun = ('runs', 'it') if len(hooks) == 1 else ('run', 'them')
+            runner.logger.warning(f'custom_hooks: {" and ".join(hooks)} {verb} at the server alone, and sites train '
+                                  f'without {pronoun}.')
         if all('pixels' in site for site in told):
             for sentence in summary.warnings(dataloader['batch_size']):
                 runner.logger.warning(sentence)
@@ -184,34 +189,50 @@ class NVFlareBackend(Backend):
                 break
             if missing != waited_for and waited > 10:
                 waited_for = missing
-                self.runner.logger.info(f'Waiting for {", ".join(missing)}: `fedseg_mm silo start` runs a site; '
+                self.runner.logger.info(f'Waiting for {", ".join(missing)}: `silo start` runs a site; '
                                         f'{len(self.links) - len(missing)} of {len(self.links)} sites are here.')
             time.sleep(0.5)
         return {client for client, name in enumerate(self.names) if name in missing}
 
-    def _run_and_sites(self) -> tuple[str, dict[str, dict]]:
-        """What sites call this run, and what they told when it began: a new name, or what the checkpoint says.
+    def _run_and_sites(self) -> tuple[str, dict[int, dict], dict[str, dict]]:
+        """What sites call this run, what each client brings from another one, and what sites told at its beginning.
+
+        The name is that of one work dir: a run that goes on from a checkpoint
+        in another, or from one that others in its own have left behind, has a
+        name of its own, so that neither touches what clients keep for the
+        other.
 
         Raises:
-            FedSegError: It does not say.
+            FedSegError: The checkpoint does not say.
         """
-        if not self.runner._resume:
-            return f'{time.strftime("%Y%m%d_%H%M%S")}_{secrets.token_hex(4)}', {}
-        content = load_weights_only(self.runner._load_from, 'cpu', mmap=True)
-        silos = (content.get('federated') or {}).get('silos')
+        runner = self.runner
+        place = hashlib.sha256(str(Path(runner.work_dir).resolve()).encode()).hexdigest()[:8]
+        new = f'{time.strftime("%Y%m%d_%H%M%S")}_{secrets.token_hex(4)}_{place}'
+        if not runner._resume:
+            return new, {}, {}
+        content = load_weights_only(runner._load_from, 'cpu', mmap=True)
+        federated = content.get('federated') or {}
+        silos = federated.get('silos')
         if not isinstance(silos, dict):
             raise FedSegError(f'{self.runner._load_from} is not of a training across sites, who would not know what to '
                               'go on with: start anew from its weights with `load_from=CHECKPOINT`')
-        return silos['run'], silos['told']
+        states, rounds = federated['clients'], content['meta']['epoch']
+        if silos['run'].endswith(f'_{place}') and not any(
+                state > rounds for file in checkpoints_of(runner.cfg, runner.work_dir)
+                for state in file.clients.values()):
+            return silos['run'], {}, silos['told']
+        return new, {client: dict(run=silos['run'], state=state) for client, state in states.items()}, silos['told']
 
-    def _set_up(self, config: dict, classes: tuple[str, ...], known: Mapping[str, dict]) -> list[dict]:
+    def _set_up(self, config: dict, classes: tuple[str, ...], before: Mapping[int, dict],
+                known: Mapping[str, dict]) -> list[dict]:
         """Have all sites that are here build the run; what all tell, or have told.
 
         Raises:
             FedSegError: Sites cannot; a line for each.
         """
         content = [json.dumps(dict(version=__version__, run=self.run, client=client, clients=len(self.links),
-                                   config=config), sort_keys=True).encode() for client in range(len(self.links))]
+                                   before=before.get(client), config=config), sort_keys=True).encode()
+                   for client in range(len(self.links))]
         faults, told = Faults(), []
         with ThreadPoolExecutor(len(self.links)) as pool:
             try:
@@ -333,7 +354,7 @@ class NVFlareBackend(Backend):
     def _wait_for_enough(self, cohort: Sequence[int]) -> set[int]:
         """Of a cohort, the clients that are away; waits while too few of them are here for a round."""
         away, said = self._away & set(cohort), False
-        needed = min(self.federation.min_clients, len(cohort))
+        needed = min(self.federation.min_updates, len(cohort))
         while away:
             away = {client for client in away if not self.links[client].is_here()}
             if len(cohort) - len(away) >= needed:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from mmengine.hooks import Hook
 
-from fedseg_mm.compat import restore_history, to_plain
+from fedseg_mm.checkpoints import restore_history, to_plain
 from fedseg_mm.errors import FedSegError
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ class RunSummaryHook(Hook):
                 f'Clients      {_some(names)}: {sizes.sum()} images, {number_range(sizes.tolist())} each; of the '
                 f'{len(classes)} classes, each annotates {number_range(annotated)}',
                 f'Method       {type(federation.algorithm).__name__}, {type(federation.make_aggregator()).__name__}; '
-                f'{_number(loop.max_epochs, "round")} of {_number(federation.clients_per_round, "client")}, '
+                f'{_number(loop.max_epochs, "round")} of {_number(_in_a_round(federation), "client")}, '
                 f'{_number(federation.local_epochs, "local epoch")} of batches of '
                 f'{runner.cfg.train_dataloader.batch_size}',
                 f'Model        {_describe(federation.model)}',
@@ -55,6 +55,11 @@ class RunSummaryHook(Hook):
         lines.append(f'Evaluate     {as_called("python tools/test.py")} {shlex.join([str(config), str(best or last)])}')
         for line in lines:
             runner.logger.info(line, extra={'of_the_end': True})
+
+
+def _in_a_round(federation) -> int:
+    """Clients of a round, as far as it is known before: a sampler may take all, or another number each time."""
+    return getattr(federation.sampler, 'clients_per_round', federation.clients_per_round)
 
 
 def _number(number: int, what: str) -> str:
