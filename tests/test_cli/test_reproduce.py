@@ -366,8 +366,10 @@ def test_the_papers_protocol_needs_a_gpu(tmp_path, monkeypatch):
 
 
 def test_half_a_line_of_a_log_is_no_entry(tmp_path):
-    for name, text in (('1', '{"round": 1, "time": 1}\n{"round": 2, "time": 2}\n{"round": 3, "ti'),
-                       ('2', '{"round": 2, "time": 5}\n')):
+    def entry(round: int, time: int) -> str:
+        return json.dumps(dict(round=round, time=time, cohort=[], images=0, bytes_up=0, bytes_down=0, clients=[]))
+
+    for name, text in (('1', f'{entry(1, 1)}\n{entry(2, 2)}\n{entry(3, 3)[:20]}'), ('2', f'{entry(2, 5)}\n')):
         (tmp_path / name / 'vis_data').mkdir(parents=True)
         (tmp_path / name / 'vis_data' / 'rounds.json').write_text(text)
     assert {number: line['time'] for number, line in RunLogs(tmp_path).rounds.items()} == {1: 1, 2: 5}
